@@ -1,0 +1,45 @@
+"""Errors that a user's input can cause, in every stage: each says the state, its cause and the remedy."""
+
+from __future__ import annotations
+
+
+class SisugError(Exception):
+    """Base of all errors that sisug raises on purpose.
+
+    Args:
+        state: what is the case, with the offending value.
+        cause: why that cannot work.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, state: str, cause: str, remedy: str) -> None:
+        self.state, self.cause, self.remedy = state, cause, remedy
+        super().__init__(f"{state.rstrip('.')}. Cause: {cause.rstrip('.')}. Remedy: {remedy.rstrip('.')}.")
+
+    def __reduce__(self) -> tuple[type[SisugError], tuple[str, str, str]]:
+        # Errors cross process borders (data workers, DDP ranks), which pickles them.
+        return (type(self), (self.state, self.cause, self.remedy))
+
+
+class CheckpointError(SisugError):
+    """A generator, judge or training checkpoint is missing, unreadable or of the wrong kind."""
+
+
+class FingerprintMismatch(CheckpointError):
+    """A checkpoint was made with other generator weights than the ones at hand."""
+
+
+class CodebookError(SisugError):
+    """The codebook cannot be fitted or used: too few rows, values that are not finite, a missing backend."""
+
+
+class ConfigError(SisugError):
+    """An argument or a combination of arguments cannot work."""
+
+
+class DataError(SisugError):
+    """Images, masks or label sets that cannot be used."""
+
+
+class RunError(SisugError):
+    """A run cannot start or go on: an unwritable folder, a full disk, a folder that belongs to another run."""

@@ -1,0 +1,169 @@
+"""The frozen generator, cut in two at its split (generators): what every later stage of the method builds on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sisug.errors import ConfigError
+from sisug.generators.stylegan2 import Generator
+
+
+class Features(NamedTuple):
+    """What passes the split: the output of G1 and the input of G2.
+
+    Args:
+        map: features after the last convolution of the split's block.
+        rgb: image so far, upsampled to the split, before this block adds its own colours. It must be laid out anew together with
+            `map`, else the old layout shows through.
+    """
+
+    map: Float[Tensor, "batch channel height width"]
+    rgb: Float[Tensor, "batch 3 height width"]
+
+
+class GeneratorBackbone(nn.Module, ABC):
+    """An unconditional generator G = G2(G1(.)), always frozen and in evaluation mode (paper, Fig. 2: both halves carry a snowflake).
+
+    Attributes:
+        resolution: height and width of the images, pixels.
+        split: height and width of the features that pass from G1 to G2.
+        feature_channels: channels of those features.
+        num_ws: styles an image takes.
+        z_dim: size of a latent.
+        w_dim: size of a style.
+        fingerprint: SHA-256 of the weights, which checkpoints of later stages name.
+        source: file or preset that the weights came from.
+    """
+
+    resolution: int
+    split: int
+    feature_channels: int
+    num_ws: int
+    z_dim: int
+    w_dim: int
+    fingerprint: str
+    source: str
+
+    @abstractmethod
+    def map(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Latents to styles; truncation 1 leaves them as they are, 0 gives the mean style."""
+
+    @abstractmethod
+    def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
+        """G1: styles to the features at the split, in float32 whatever autocast says: clusters must not move with precision."""
+
+    @abstractmethod
+    def render(
+        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to the bit."""
+
+    @abstractmethod
+    def splits(self) -> tuple[int, ...]:
+        """Resolutions at which this generator can be cut."""
+
+    def forward(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Latents to images."""
+        ws = self.map(z, truncation)
+        return self.render(self.features(ws), ws)
+
+    def freeze(self) -> Self:
+        """Take every parameter out of training; subclasses call this at the end of their constructor."""
+        self.requires_grad_(False)
+        return self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: Lightning calls `train()` on the whole module at every epoch."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Stay frozen: whoever thaws a module that holds this one leaves the generator as it is."""
+        return super().requires_grad_(False)
+
+
+class StyleGAN2Backbone(GeneratorBackbone):
+    """StyleGAN2 behind the contract, with constant noise, so that features are a function of the styles (our choice).
+
+    Args:
+        generator: network with trained weights.
+        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most (the paper's figures show 64).
+        fingerprint: SHA-256 of the weights.
+        source: file or preset that the weights came from.
+
+    Raises:
+        ConfigError: the generator has no block of that resolution.
+    """
+
+    def __init__(self, generator: Generator, split: int | None = None, *, fingerprint: str = "", source: str = "") -> None:
+        super().__init__()
+        self.generator = generator
+        self.resolution = generator.resolution
+        self.z_dim = generator.z_dim
+        self.w_dim = generator.w_dim
+        self.num_ws = generator.synthesis.num_ws
+        self.split = default_split(self.resolution) if split is None else split
+        if self.split not in self.splits():
+            raise ConfigError(
+                f"split {self.split}",
+                f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
+                f"choose one of them, or leave the split out for {default_split(self.resolution)}",
+            )
+        self.feature_channels = generator.channels[self.split]
+        self.fingerprint = fingerprint
+        self.source = source
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPUs
+        self.freeze()
+
+    def splits(self) -> tuple[int, ...]:
+        return tuple(self.generator.synthesis.resolutions)
+
+    def map(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        styles: Tensor = self.generator.mapping(z, truncation)
+        return styles
+
+    def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
+        synthesis = self.generator.synthesis
+        with torch.autocast(ws.device.type, enabled=False):
+            ws = ws.float()
+            x: Tensor | None = None
+            rgb: Tensor | None = None
+            for resolution in synthesis.resolutions:
+                block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
+                x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
+                if rgb is not None:
+                    rgb = block.upsample_rgb(rgb)
+                if resolution == self.split:
+                    break
+                colours = block.torgb(x, ws[:, i + block.num_convs])
+                rgb = colours if rgb is None else rgb + colours
+        assert x is not None
+        return Features(x, x.new_zeros(x.shape[0], 3, *x.shape[2:]) if rgb is None else rgb)
+
+    def render(
+        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        synthesis = self.generator.synthesis
+        x, rgb = features
+        for resolution in synthesis.resolutions[synthesis.resolutions.index(self.split) :]:
+            block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
+            if resolution != self.split:
+                x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
+                rgb = block.upsample_rgb(rgb)
+            rgb = rgb + block.torgb(x, ws[:, i + block.num_convs])
+        return rgb
+
+
+def default_split(resolution: int) -> int:
+    """Half the image's resolution, 64 px at most: the paper's proxy masks measure 64 px; our choice for smaller images."""
+    return min(64, resolution // 2)

@@ -1,0 +1,139 @@
+"""Layers that StyleGAN2's generator and discriminator share (generators): equalised linear maps, FIR resampling, modulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+# sqrt(2) keeps the variance through a leaky ReLU (StyleGAN2, appendix B: activations are scaled, weights are not).
+ACTIVATION_GAIN = math.sqrt(2.0)
+
+
+def leaky_relu(x: Tensor, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU of slope 0.2 times sqrt(2), clamped to [-clamp, clamp] where one is given."""
+    x = F.leaky_relu(x, LEAKY_SLOPE) * ACTIVATION_GAIN
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def normalise_second_moment(x: Float[Tensor, "*batch channel"]) -> Float[Tensor, "*batch channel"]:
+    """Scale vectors to a mean square of one: what StyleGAN2 does to z before its mapping network."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-8)
+
+
+def fir_kernel(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Float[Tensor, "taps taps"]:
+    """Outer product of a 1-D filter with itself, of sum one (StyleGAN2, appendix B: [1, 3, 3, 1])."""
+    line = torch.tensor(taps, dtype=torch.float32)
+    kernel = torch.outer(line, line)
+    return kernel / kernel.sum()
+
+
+def fir_filter(
+    x: Float[Tensor, "batch channel height width"],
+    kernel: Float[Tensor, "taps taps"],
+    *,
+    padding: tuple[int, int],
+    gain: float = 1.0,
+    stride: int = 1,
+) -> Float[Tensor, "batch channel out_height out_width"]:
+    """Filter every channel with the same kernel.
+
+    Args:
+        x: any feature map.
+        kernel: filter of sum one; flipped by nothing, so it should be symmetric or given flipped.
+        padding: zeros (before, after) on both axes.
+        gain: factor on the result; 4 where zeros were inserted between pixels.
+        stride: keep every stride-th pixel.
+    """
+    channels = x.shape[1]
+    weight = (kernel * gain).to(x.dtype).expand(channels, 1, *kernel.shape)
+    before, after = padding
+    if before != after:
+        x, before = F.pad(x, (before, after, before, after)), 0
+    # A depthwise convolution in channels_last is several times as fast as the alternatives on CPUs.
+    return F.conv2d(x, weight, padding=before, stride=stride, groups=channels)
+
+
+def fir_upsample(
+    x: Float[Tensor, "batch channel height width"], kernel: Float[Tensor, "taps taps"]
+) -> Float[Tensor, "batch channel height2 width2"]:
+    """Double the size: insert zeros, then filter with gain 4 (the RGB skip of StyleGAN2)."""
+    batch, channels, height, width = x.shape
+    if kernel.shape[0] == 4:
+        # The transposed convolution inserts the zeros and filters in one pass; the kernel is symmetric.
+        weight = (kernel * 4).to(x.dtype).expand(channels, 1, *kernel.shape)
+        return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
+    spread = x.new_zeros(batch, channels, height, 2, width, 2)
+    spread[:, :, :, 0, :, 0] = x
+    taps = kernel.shape[0]
+    padding = ((taps + 1) // 2, (taps - 2) // 2)
+    return fir_filter(spread.reshape(batch, channels, 2 * height, 2 * width), kernel, padding=padding, gain=4.0)
+
+
+class FullyConnected(nn.Module):
+    """Equalised linear layer: weights are stored divided by `lr_multiplier` and scaled at run time.
+
+    Args:
+        in_features: size of the input vectors.
+        out_features: size of the output vectors.
+        activate: apply the leaky ReLU.
+        lr_multiplier: learning rate of this layer relative to the optimizer's (0.01 in the mapping network).
+        bias_init: initial bias, before the multiplier (1 for style affines).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activate: bool = False,
+        lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.activate = activate
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        x = F.linear(x, (self.weight * self.weight_gain).to(x.dtype), (self.bias * self.bias_gain).to(x.dtype))
+        return leaky_relu(x) if self.activate else x
+
+
+def modulated_conv(
+    x: Float[Tensor, "batch in height width"],
+    weight: Float[Tensor, "out in k k"],
+    styles: Float[Tensor, "batch in"],
+    *,
+    demodulate: bool = True,
+    upsample_kernel: Float[Tensor, "taps taps"] | None = None,
+) -> Float[Tensor, "batch out out_height out_width"]:
+    """Convolution whose weights are scaled per sample and input channel (StyleGAN2, section 2.2, equations 1 to 3).
+
+    Activations are scaled instead of weights, which is equal up to rounding and keeps one convolution for the batch.
+
+    Args:
+        x: features.
+        weight: shared weights, as NVIDIA's PyTorch files store them.
+        styles: factor per sample and input channel.
+        demodulate: scale the output so that each output channel keeps unit variance.
+        upsample_kernel: FIR kernel; when given the output has twice the size.
+    """
+    out = x * styles.to(x.dtype)[:, :, None, None]
+    if upsample_kernel is None:
+        out = F.conv2d(out, weight.to(x.dtype), padding=weight.shape[-1] // 2)
+    else:
+        out = F.conv_transpose2d(out, weight.to(x.dtype).transpose(0, 1), stride=2)
+        taps = upsample_kernel.shape[0]
+        out = fir_filter(out, upsample_kernel, padding=((taps - 1) // 2, (taps - 2) // 2), gain=4.0)
+    if demodulate:
+        energy = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).t()
+        out = out * torch.rsqrt(energy + 1e-8).to(x.dtype)[:, :, None, None]
+    return out

@@ -1,0 +1,197 @@
+"""sisug's own generator files (generators): safetensors with NVIDIA's key names, and a JSON sidecar for people.
+
+The tensors decide every setting but two that leave no trace in shapes, which the sidecar may name: `mapping_lr_mul` and `conv_clamp`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sisug.errors import CheckpointError
+from sisug.generators.discriminator import Discriminator
+from sisug.generators.stylegan2 import Generator
+
+CONVERT_HINT = "give a file that sisug wrote, or the shipped preset 'avatars'"
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes: the same weights give the same value whatever file they lie in."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, a folder, empty, truncated or something else.
+    """
+    if not path.is_file():
+        cause = "it is a folder" if path.is_dir() else "there is no such file"
+        raise CheckpointError(f"generator file {path} cannot be opened", cause, f"check the path, or {CONVERT_HINT}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"generator file {path} ({path.stat().st_size} bytes) cannot be read",
+            f"it is no complete safetensors file ({error})",
+            f"copy it again, or {CONVERT_HINT}",
+        ) from error
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The JSON file beside a safetensors file; empty where there is none.
+
+    Raises:
+        CheckpointError: it is there but holds no JSON object.
+    """
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file():
+        return {}
+    try:
+        content = json.loads(sidecar.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{sidecar} cannot be read", f"it is no JSON ({error})", "restore it or delete it: the tensors suffice"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{sidecar} cannot be used", "it holds no JSON object", "restore it or delete it: the tensors suffice"
+        )
+    return content
+
+
+def generator_from_tensors(tensors: Mapping[str, Tensor], sidecar: Mapping[str, Any], name: str) -> Generator:
+    """Network with these weights; its settings come from the tensors' names and shapes.
+
+    Args:
+        tensors: NVIDIA key names, `mapping.*` and `synthesis.*`.
+        sidecar: `mapping_lr_mul` and `conv_clamp`, where they differ from 0.01 and none.
+        name: what to call the source in messages.
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of a shape that does not fit the others.
+    """
+    tensors = {key: value.float() for key, value in tensors.items()}
+    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"synthesis\.b(\d+)\.", key))})
+    layers = len({m[1] for key in tensors if (m := re.match(r"mapping\.fc(\d+)\.weight$", key))})
+    expected = [4 * 2**i for i in range(len(blocks))]
+    if not blocks or blocks != expected or layers == 0:
+        raise CheckpointError(
+            f"{name} holds no StyleGAN2 generator",
+            f"it has blocks {blocks} and {layers} mapping layers; blocks must go 4, 8, 16, ...",
+            CONVERT_HINT,
+        )
+    try:
+        channels = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
+        w_dim, z_dim = tensors["mapping.fc0.weight"].shape
+        taps = tensors["synthesis.b4.resample_filter"].sum(dim=0)
+        img_channels = tensors["synthesis.b4.torgb.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"{name} is incomplete", f"the tensor {error} is missing", CONVERT_HINT) from error
+    generator = Generator(
+        z_dim,
+        w_dim,
+        channels,
+        mapping_layers=layers,
+        mapping_lr_multiplier=float(sidecar.get("mapping_lr_mul") or 0.01),
+        img_channels=img_channels,
+        taps=taps.tolist(),
+        clamp=sidecar.get("conv_clamp"),
+    )
+    load_strictly(generator, tensors, name)
+    return generator
+
+
+def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Discriminator:
+    """Discriminator with these weights (NVIDIA key names, no prefix).
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of a wrong shape.
+    """
+    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"b(\d+)\.", key))})
+    try:
+        channels = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
+        channels[4] = tensors["b4.conv.weight"].shape[0]
+        img_channels = tensors[f"b{blocks[-1]}.fromrgb.weight"].shape[1]
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"{name} holds no StyleGAN2 discriminator", f"{error} is missing", CONVERT_HINT) from error
+    discriminator = Discriminator(channels, img_channels=img_channels)
+    load_strictly(discriminator, {key: value.float() for key, value in tensors.items()}, name)
+    return discriminator
+
+
+def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy tensors into a network of exactly these names and shapes.
+
+    Raises:
+        CheckpointError: names what is missing, left over, of a wrong shape or not finite.
+    """
+    own = network.state_dict()
+    problems = [f"missing {key}" for key in own.keys() - tensors.keys()]
+    problems += [f"unknown {key}" for key in tensors.keys() - own.keys()]
+    problems += [
+        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    problems += [f"{key} is not finite" for key, value in tensors.items() if not value.isfinite().all()]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{name} does not fit StyleGAN2's networks", shown, CONVERT_HINT)
+    network.load_state_dict(dict(tensors))
+
+
+def write_native(
+    path: Path, generator: Generator, discriminator: Discriminator | None = None, **description: Any
+) -> str:
+    """Write a generator, and its discriminator where there is one, with a sidecar; the fingerprint is returned.
+
+    Both files appear under their names only when they are complete.
+
+    Args:
+        path: target, ending in .safetensors.
+        generator: network to write.
+        discriminator: its adversary, which later stages start from; under the prefix `discriminator.`.
+        description: further entries of the sidecar (data, images seen, licence, ...), JSON values.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
+    mark = fingerprint(tensors)
+    if discriminator is not None:
+        tensors |= {f"discriminator.{k}": v.detach().cpu().contiguous() for k, v in discriminator.state_dict().items()}
+    sidecar = {
+        "format": "sisug generator, version 1: safetensors with NVIDIA's StyleGAN2 key names",
+        "z_dim": generator.z_dim,
+        "w_dim": generator.w_dim,
+        "img_resolution": generator.resolution,
+        "channels": {str(r): c for r, c in generator.channels.items()},
+        "mapping_layers": generator.mapping.num_layers,
+        "mapping_lr_mul": generator.mapping.get_submodule("fc0").bias_gain,
+        "conv_clamp": generator.synthesis.block(4).conv1.clamp,
+        "fingerprint": mark,
+    } | description
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+        temporary.write_text(json.dumps(sidecar, indent=1) + "\n")
+        os.replace(temporary, path.with_suffix(".json"))
+    finally:
+        temporary.unlink(missing_ok=True)
+    return mark

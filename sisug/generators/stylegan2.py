@@ -1,0 +1,307 @@
+"""StyleGAN2's generator in plain PyTorch (generators): mapping network, synthesis blocks, skip architecture.
+
+Written from the papers (Karras et al. 2020, arXiv 1912.04958 and 2006.06676); parameter names are those of NVIDIA's PyTorch files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sisug.generators.layers import (
+    FullyConnected,
+    fir_kernel,
+    fir_upsample,
+    leaky_relu,
+    modulated_conv,
+    normalise_second_moment,
+)
+
+NoiseMode = Literal["const", "random", "none"]
+
+
+class MappingNetwork(nn.Module):
+    """z to w: fully connected layers, with the running mean of w for truncation.
+
+    Args:
+        z_dim: size of z.
+        w_dim: size of w.
+        num_ws: layers that take a style.
+        num_layers: fully connected layers (8 in the paper, 2 in many trained files).
+        lr_multiplier: learning rate of these layers relative to the optimizer's.
+    """
+
+    w_avg: Tensor
+
+    def __init__(
+        self, z_dim: int, w_dim: int, num_ws: int, *, num_layers: int = 8, lr_multiplier: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.num_ws = num_ws
+        self.num_layers = num_layers
+        for i in range(num_layers):
+            layer = FullyConnected(z_dim if i == 0 else w_dim, w_dim, activate=True, lr_multiplier=lr_multiplier)
+            self.add_module(f"fc{i}", layer)
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Map z to one style a layer.
+
+        Args:
+            z: samples of a standard normal distribution.
+            truncation: 1 leaves w as it is, 0 gives the mean w, between them the image varies less.
+        """
+        x = normalise_second_moment(z)
+        for i in range(self.num_layers):
+            x = self.get_submodule(f"fc{i}")(x)
+        if truncation != 1.0:
+            x = self.w_avg + truncation * (x - self.w_avg)
+        return x[:, None, :].expand(-1, self.num_ws, -1)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU.
+
+    Args:
+        in_channels: channels that come in.
+        out_channels: channels that go out.
+        w_dim: size of the style.
+        resolution: height and width of the output, pixels.
+        upsample: double the size.
+        taps: FIR filter of the upsampling.
+        clamp: bound on the activations, as files with fp16 blocks ask for; None for none.
+    """
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        upsample: bool = False,
+        taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.clamp = clamp
+        self.resolution = resolution
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", fir_kernel(taps))
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"], w: Float[Tensor, "batch w_dim"], noise_mode: NoiseMode
+    ) -> Float[Tensor, "batch out out_height out_width"]:
+        kernel = self.resample_filter if self.upsample else None
+        x = modulated_conv(x, self.weight, self.affine(w), upsample_kernel=kernel)
+        if noise_mode == "const":
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+        elif noise_mode == "random":
+            noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=x.dtype)
+            x = x + noise * self.noise_strength.to(x.dtype)
+        return leaky_relu(x + self.bias.to(x.dtype)[None, :, None, None], self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to colours, not demodulated.
+
+    Args:
+        in_channels: channels that come in.
+        img_channels: colours that go out.
+        w_dim: size of the style.
+        clamp: bound on the output, or None.
+    """
+
+    def __init__(self, in_channels: int, img_channels: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+        self.weight_gain = 1.0 / math.sqrt(in_channels)
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"], w: Float[Tensor, "batch w_dim"]
+    ) -> Float[Tensor, "batch colour height width"]:
+        styles = self.affine(w) * self.weight_gain
+        rgb = modulated_conv(x, self.weight, styles, demodulate=False) + self.bias.to(x.dtype)[None, :, None, None]
+        return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution: upsampling convolution (not at 4 px), convolution, colours.
+
+    Args:
+        in_channels: channels from the block below; 0 at 4 px, which starts from a learnt constant.
+        out_channels: channels of this block.
+        w_dim: size of the styles.
+        resolution: height and width, pixels.
+        img_channels: colours.
+        taps: FIR filter of the upsampling.
+        clamp: bound on activations, or None.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        img_channels: int = 3,
+        taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.first = in_channels == 0
+        self.num_convs = 1 if self.first else 2
+        self.register_buffer("resample_filter", fir_kernel(taps))
+        if self.first:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(
+                in_channels, out_channels, w_dim, resolution, upsample=True, taps=taps, clamp=clamp
+            )
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, taps=taps, clamp=clamp)
+        self.torgb = ToRGB(out_channels, img_channels, w_dim, clamp=clamp)
+
+    def convolve(
+        self,
+        x: Float[Tensor, "batch in height width"] | None,
+        ws: Float[Tensor, "batch convs w_dim"],
+        noise_mode: NoiseMode,
+    ) -> Float[Tensor, "batch out out_height out_width"]:
+        """The block's features from those of the block below (None at 4 px)."""
+        if x is None:
+            x = self.const[None].expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x, ws[:, 0], noise_mode)
+        out: Tensor = self.conv1(x, ws[:, self.num_convs - 1], noise_mode)
+        return out
+
+    def upsample_rgb(
+        self, rgb: Float[Tensor, "batch colour half_height half_width"]
+    ) -> Float[Tensor, "batch colour height width"]:
+        """The image so far, at this block's resolution."""
+        return fir_upsample(rgb, self.resample_filter)
+
+
+class SynthesisNetwork(nn.Module):
+    """Styles to image: blocks from 4 px upwards, each adding its colours to the upsampled image (skip architecture).
+
+    Args:
+        w_dim: size of the styles.
+        channels: resolution in pixels to channels, for 4, 8, ... up to the image's.
+        img_channels: colours.
+        taps: FIR filter of the resampling.
+        clamp: bound on activations, or None.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        channels: Mapping[int, int],
+        *,
+        img_channels: int = 3,
+        taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolutions = sorted(channels)
+        self.num_ws = 2 * len(self.resolutions)
+        below = 0
+        for resolution in self.resolutions:
+            out = channels[resolution]
+            block = SynthesisBlock(
+                below, out, w_dim, resolution, img_channels=img_channels, taps=taps, clamp=clamp
+            )
+            self.add_module(f"b{resolution}", block)
+            below = out
+
+    def block(self, resolution: int) -> SynthesisBlock:
+        """The block that works at `resolution` pixels."""
+        block = self.get_submodule(f"b{resolution}")
+        assert isinstance(block, SynthesisBlock)
+        return block
+
+    def first_ws(self, resolution: int) -> int:
+        """Index of the first style that the block at `resolution` uses.
+
+        4 px: convolution 0, colours 1. Every later block: convolutions i and i + 1, colours i + 2, which the next block's first
+        convolution shares.
+        """
+        return 0 if resolution == 4 else 2 * self.resolutions.index(resolution) - 1
+
+    def forward(
+        self, ws: Float[Tensor, "batch num_ws w_dim"], noise_mode: NoiseMode = "const"
+    ) -> Float[Tensor, "batch colour height width"]:
+        x: Tensor | None = None
+        rgb: Tensor | None = None
+        for resolution in self.resolutions:
+            block, i = self.block(resolution), self.first_ws(resolution)
+            x = block.convolve(x, ws[:, i : i + block.num_convs], noise_mode)
+            colours = block.torgb(x, ws[:, i + block.num_convs])
+            rgb = colours if rgb is None else block.upsample_rgb(rgb) + colours
+        assert rgb is not None
+        return rgb
+
+
+class Generator(nn.Module):
+    """StyleGAN2's generator: z to image in [-1, 1] (unclamped).
+
+    Args:
+        z_dim: size of z.
+        w_dim: size of the styles.
+        channels: resolution in pixels to channels, from 4 up to the image's.
+        mapping_layers: fully connected layers of the mapping network.
+        mapping_lr_multiplier: learning rate of the mapping network relative to the optimizer's.
+        img_channels: colours.
+        taps: FIR filter of the resampling.
+        clamp: bound on activations, or None.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        w_dim: int,
+        channels: Mapping[int, int],
+        *,
+        mapping_layers: int = 8,
+        mapping_lr_multiplier: float = 0.01,
+        img_channels: int = 3,
+        taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.w_dim = w_dim
+        self.resolution = max(channels)
+        self.channels = dict(channels)
+        self.synthesis = SynthesisNetwork(w_dim, channels, img_channels=img_channels, taps=taps, clamp=clamp)
+        self.mapping = MappingNetwork(
+            z_dim, w_dim, self.synthesis.num_ws, num_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier
+        )
+
+    def forward(
+        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, noise_mode: NoiseMode = "const"
+    ) -> Float[Tensor, "batch colour height width"]:
+        images: Tensor = self.synthesis(self.mapping(z, truncation), noise_mode)
+        return images
