@@ -1,0 +1,159 @@
+"""The `sisug` command (every stage): finds the subcommand's code, runs it, and turns errors into messages.
+
+Nothing heavy is imported before the subcommand is known, so `sisug --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sisug import __version__
+from sisug.errors import SisugError
+
+BAD_INPUT = 2
+"""Exit code when the user's input cannot be used, as argparse's own."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
+TRAINING = {
+    "fit": "train a module: --config experiments/base.yaml --config ... (see experiments/)",
+    "validate": "validate a trained module: --ckpt_path FILE|last",
+    "test": "test a trained module: --ckpt_path FILE|last",
+}
+"""Lightning's subcommands, with the line that `sisug --help` shows."""
+
+TOOLS: dict[str, tuple[str, str]] = {}
+"""The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the `sisug` command.
+
+    Args:
+        args: command line without the program's name; None for `sys.argv`.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors in sisug itself keep their traceback, and so do
+        all with SISUG_DEBUG=1.
+    """
+    arguments = sys.argv[1:] if args is None else args
+    _show_log()
+    try:
+        _dispatch(arguments)
+    except SisugError as error:
+        return _fail(error, str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return INTERRUPTED
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into exit code 1 after its clean-up.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            sys.stderr.write("Interrupted.\n")
+            return INTERRUPTED
+        raise
+    except OSError as error:
+        cause = _CAUSES.get(error.errno or 0)
+        if cause is None:
+            raise
+        return _fail(error, f"{error.filename or 'A file'} could not be used. {cause}", 1)
+    return 0
+
+
+_CAUSES = {
+    errno.ENOSPC: "Cause: the disk is full. Remedy: free some space; a training run then continues with --ckpt_path last.",
+    errno.EDQUOT: "Cause: your disk quota is used up. Remedy: free some space; a training run then continues with --ckpt_path last.",
+    errno.EACCES: "Cause: permission denied. Remedy: change the file's permissions or choose another place.",
+    errno.EROFS: "Cause: the file system is read-only. Remedy: choose another place.",
+}
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(top_help())
+    elif arguments[0] == "--version":
+        sys.stdout.write(f"sisug {__version__}\n")
+    elif arguments[0] in TRAINING:
+        from sisug.training.lightning_cli import SisugCLI
+
+        # Without arguments of our own, Lightning reads sys.argv, which a DDP run also starts its other processes with.
+        SisugCLI(None if arguments == sys.argv[1:] else arguments)
+    else:
+        _run_tool(arguments)
+
+
+def _run_tool(arguments: list[str]) -> None:
+    for length in (2, 1):
+        name = " ".join(arguments[:length])
+        if name in TOOLS and len(arguments) >= length:
+            from jsonargparse import auto_cli
+
+            result = auto_cli(_load(TOOLS[name][0]), args=arguments[length:], prog=f"sisug {name}", as_positional=True)
+            if result is not None:
+                sys.stdout.write(f"{result}\n")
+            return
+    group = [line for line in _table() if line.split()[0] == arguments[0]]
+    if group:
+        sys.stdout.write("\n".join([f"usage: sisug {arguments[0]} COMMAND [OPTIONS]", "", *group, ""]))
+        return
+    sys.stderr.write(f"{top_help()}\nerror: there is no command {arguments[0]!r}\n")
+    raise SystemExit(BAD_INPUT)
+
+
+def top_help() -> str:
+    """The text of `sisug --help`, made without importing any stage."""
+    return "\n".join(
+        [
+            "usage: sisug COMMAND [OPTIONS]",
+            "",
+            "Semantic image synthesis with an unconditional generator.",
+            "",
+            "commands:",
+            *_table(),
+            "",
+            "sisug COMMAND --help shows a command's options; sisug --version the version.",
+            "",
+        ]
+    )
+
+
+def _table() -> list[str]:
+    lines = TRAINING | {name: line for name, (_, line) in TOOLS.items()}
+    width = max(map(len, lines))
+    return [f"  {name:<{width}}  {line}" for name, line in lines.items()]
+
+
+def _load(target: str) -> Callable[..., Any]:
+    module, _, function = target.partition(":")
+    found = getattr(importlib.import_module(module), function)
+    assert callable(found)
+    return found  # type: ignore[no-any-return]
+
+
+def _fail(error: BaseException, message: str, code: int) -> int:
+    if os.environ.get("SISUG_DEBUG") == "1":
+        raise error
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+class _CurrentStderr(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: a running progress bar replaces it, to print above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def _show_log() -> None:
+    log = logging.getLogger("sisug")
+    if not any(isinstance(handler, _CurrentStderr) for handler in log.handlers):
+        log.addHandler(_CurrentStderr())
+    # With several processes, information comes from the first only; warnings from all.
+    log.setLevel(logging.WARNING if os.environ.get("LOCAL_RANK", "0") != "0" else logging.INFO)
+    log.propagate = True

@@ -1,0 +1,34 @@
+"""Checkpoint files that are whole or not there (every stage), whatever ends the process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from sisug.training.atomic_file import atomic_write
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes each checkpoint beside its place and then renames it.
+
+    Lightning's own writer makes the temporary file in the system's temporary folder and moves it; where that is another
+    file system than the run folder, the move is a copy, and a full disk or a kill during it leaves half of
+    `last.ckpt`, over the only one there was (lightning 2.6, fsspec's LocalFileOpener.commit). It also holds the
+    whole checkpoint in memory once more. The `sisug` command uses this class unless the trainer has another.
+
+    Raises:
+        RunError: the disk is full.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        if "://" in str(path):  # remote storage has no rename; Lightning's writer knows it
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        if storage_options is not None:
+            raise TypeError("storage_options is not supported by AtomicCheckpointIO")
+        with atomic_write(Path(path)) as file:
+            torch.save(checkpoint, file)

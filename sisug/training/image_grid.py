@@ -1,0 +1,118 @@
+"""Labelled grids of images (every stage): written to the run folder and sent to the loggers that show images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.utils import make_grid as tile
+
+from sisug.training.atomic_file import atomic_write
+from sisug.training.run_folder import run_folder
+from sisug.training.throughput import images_seen_of
+
+GridRow = Float[Tensor, "batch 3 height width"] | UInt8[Tensor, "batch 3 height width"]
+"""Images of one row: float in [-1, 1], or uint8 (coloured masks)."""
+
+_GAP = 2
+_PAPER = 255
+
+
+def make_grid(rows: Sequence[GridRow], labels: Sequence[str]) -> Image.Image:
+    """Lay out images in rows with a short label at the left of each.
+
+    Args:
+        rows: images of each row, all of one size; rows may differ in length. Float in [-1, 1] (clamped) or uint8.
+        labels: one a row.
+
+    Raises:
+        ValueError: no rows, or not one label a row, or images of different sizes.
+    """
+    if not rows or len(rows) != len(labels):
+        raise ValueError(f"a grid needs one label a row: got {len(rows)} rows, {len(labels)} labels")
+    sizes = {tuple(row.shape[-2:]) for row in rows}
+    if len(sizes) > 1:
+        raise ValueError(f"images of one grid must have one size, got {sorted(sizes)}")
+    height, width = sizes.pop()
+    columns = max(len(row) for row in rows)
+    cells = torch.full((len(rows) * columns, 3, height, width), _PAPER, dtype=torch.uint8)
+    for index, row in enumerate(rows):
+        cells[index * columns : index * columns + len(row)] = _to_uint8(row)
+    pixels = tile(cells, nrow=columns, padding=_GAP, pad_value=_PAPER).permute(1, 2, 0).numpy()
+
+    font = ImageFont.load_default(size=11)
+    margin = 2 * _GAP + max((round(font.getlength(label)) for label in labels), default=0)
+    grid = Image.new("RGB", (margin + pixels.shape[1], pixels.shape[0]), (_PAPER,) * 3)
+    grid.paste(Image.fromarray(pixels), (margin, 0))
+    draw = ImageDraw.Draw(grid)
+    for index, label in enumerate(labels):
+        middle = _GAP + index * (height + _GAP) + height // 2
+        draw.text((_GAP, middle), label, fill=(0, 0, 0), font=font, anchor="lm")
+    return grid
+
+
+def save_grid(rows: Sequence[GridRow], path: str | Path, labels: Sequence[str]) -> Image.Image:
+    """Write a labelled grid as PNG, whole or not at all.
+
+    Args:
+        rows: images of each row, see `make_grid`.
+        path: where the file is to lie; its folder is made.
+        labels: one a row.
+
+    Returns:
+        The grid, for `log_grid`.
+
+    Raises:
+        ValueError: see `make_grid`.
+        RunError: the disk is full.
+    """
+    grid = make_grid(rows, labels)
+    _write(grid, Path(path))
+    return grid
+
+
+def log_grid(trainer: Trainer, name: str, grid: Image.Image) -> Path | None:
+    """Write a grid to the run folder as `grids/NAME-KIMG.png`, and send it to TensorBoard and W&B where they are used.
+
+    Args:
+        trainer: of a module with a buffer `images_seen`.
+        name: as in the loggers ("val/rearranged"); slashes become dashes in the file name.
+        grid: from `make_grid`.
+
+    Returns:
+        The file, or None on ranks other than the first, which write nothing.
+
+    Raises:
+        ConfigError: the module does not count images.
+        RunError: the disk is full.
+    """
+    if not trainer.is_global_zero:
+        return None
+    seen = int(images_seen_of(trainer.lightning_module))
+    path = run_folder(trainer) / "grids" / f"{name.replace('/', '-')}-{seen // 1000:06d}.png"
+    _write(grid, path)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(grid), global_step=seen, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, images=[grid], caption=[f"{seen / 1000:g} kimg"])
+    return path
+
+
+def _to_uint8(row: GridRow) -> UInt8[Tensor, "batch 3 height width"]:
+    row = row.detach().cpu()
+    if row.dtype == torch.uint8:
+        return row
+    return ((row.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _write(grid: Image.Image, path: Path) -> None:
+    with atomic_write(path) as file:
+        grid.save(file, format="PNG")

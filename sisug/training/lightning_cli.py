@@ -1,0 +1,161 @@
+"""`sisug fit|validate|test` (every stage): LightningCLI with the run's folder, resume and atomic checkpoints set up."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from sisug import __version__
+from sisug.errors import CheckpointError, ConfigError
+from sisug.training.checkpoint_io import AtomicCheckpointIO
+from sisug.training.run_config import RunConfigCallback
+from sisug.training.run_folder import check_run_folder, check_unused
+from sisug.training.run_naming import file_loggers, newest_last_checkpoint, place_run
+
+logger = logging.getLogger(__name__)
+
+
+class SisugCLI(LightningCLI):
+    """Lightning's command line for sisug's modules: any `class_path` for model, data, logger and callbacks.
+
+    What it adds to LightningCLI:
+
+    - `--run.root`, `--run.name`, `--run.version` say where a run's files lie, for all file loggers at once, so that a
+      second logger writes beside the first. Values given in a logger's own `init_args` hold where these are not given.
+    - `--ckpt_path last` finds the newest run of that name with a checkpoint and continues it *in its folder*; where there is
+      none, `fit` starts afresh and says so.
+    - On `fit`, the user's values win over those stored in the checkpoint (Lightning's CLI lets the checkpoint win). The
+      optimizer's state still comes from the checkpoint, its learning rate included.
+    - The run folder and the checkpoint are checked before a model is built.
+
+    Args:
+        args: command line without the program's name; None for `sys.argv`.
+    """
+
+    def __init__(self, args: ArgsType = None) -> None:
+        self._resumed = False
+        self._version_given: str | None = None
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfigCallback,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}"},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands, without `predict`: images are made by `sisug generate`."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        group = parser.add_argument_group("Where the run's files lie: ROOT/NAME/VERSION")
+        group.add_argument("--run.root", type=str | None, default=None, help="folder of all runs (default: the loggers')")
+        group.add_argument("--run.name", type=str | None, default=None, help="name of the experiment")
+        group.add_argument(
+            "--run.version", type=str | None, default=None, help="name of this run (default: the next free version_N)"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        # Private in Lightning (2.6; a test guards it): the only place where a checkpoint's values override the user's.
+        section = self.config[self.config["subcommand"]]
+        self._version_given = section["run"]["version"]
+        if section["ckpt_path"] == "last":
+            self._find_last()
+        elif section["ckpt_path"] is not None:
+            check_checkpoint(section["ckpt_path"])
+        if self.config["subcommand"] != "fit":
+            super()._parse_ckpt_path()
+
+    def _find_last(self) -> None:
+        """Replace `last` by the newest run's file, and let the run go on in that run's folder."""
+        subcommand = self.config["subcommand"]
+        section = self.config[subcommand]
+        loggers = file_loggers(section["trainer"]["logger"])
+        if not loggers:  # W&B alone, or no logger: Lightning's own search
+            return
+        run = section["run"]
+        experiment = place_run(loggers[0].clone(), root=run["root"], name=run["name"], version="").parent
+        found = newest_last_checkpoint(experiment)
+        section["ckpt_path"] = None if found is None else str(found)
+        if found is None and subcommand != "fit":
+            raise CheckpointError(
+                f"no run in {experiment} has a last.ckpt",
+                f"`--ckpt_path last` asks to {subcommand} the newest run of this name",
+                "train one first, name it with --run.name, or give the checkpoint's file",
+            )
+        if found is None:
+            logger.info("No earlier run in %s has a checkpoint, so training starts from the beginning.", experiment)
+        elif subcommand == "fit":
+            logger.info("Continuing from %s.", found)
+            run["version"] = found.parent.parent.name
+            self._resumed = True
+
+    def before_instantiate_classes(self) -> None:
+        """Give the run its folder; refuse one that cannot be written or holds another run."""
+        section = self.config[self.config["subcommand"]]
+        run = section["run"]
+        # config.yaml is to repeat the run from its start, in a folder of its own, which a resumed run equals.
+        given = section.clone()
+        given["run"]["version"] = self._version_given
+        if self._resumed:
+            given["ckpt_path"] = None
+        self.save_config_kwargs["given"] = given
+        folders = [
+            place_run(each, root=run["root"], name=run["name"], version=run["version"])
+            for each in file_loggers(section["trainer"]["logger"])
+        ]
+        if folders:
+            check_run_folder(folders[0])
+            if self.config["subcommand"] == "fit" and section["ckpt_path"] is None:
+                check_unused(folders[0])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the atomic checkpoint writer, unless the trainer has a writer already."""
+        plugins = self._get(self.config_init, "trainer")["plugins"] or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a training checkpoint that is not there or not whole, before anything is built.
+
+    Args:
+        path: a file, or what Lightning finds itself ("hpc", "registry:...").
+
+    Raises:
+        ConfigError: "best", which only a Trainer that has just trained knows.
+        CheckpointError: no such file, or not a checkpoint.
+    """
+    if path == "hpc" or path.startswith("registry") or "://" in path:
+        return
+    if path == "best":
+        raise ConfigError(
+            "--ckpt_path best cannot be found",
+            "a new process does not know which checkpoint of an earlier one was best",
+            "give its file, or `last`",
+        )
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"the checkpoint {path} does not exist",
+            "there is no such file",
+            "give the path of a .ckpt file (each run has them in checkpoints/), or `last` for the newest run",
+        )
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read",
+            "it is not a PyTorch file, or its end is missing, as after an interrupted copy",
+            "copy it again, or use another checkpoint of the run",
+        )
