@@ -1,0 +1,211 @@
+"""The record that says how a number was measured, as a JSON file beside it (evaluation of both stages)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sisug.errors import DataError, RunError
+
+_PACKAGES = (
+    "sisug",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "torch-fidelity",
+    "faiss-cpu",
+    "faiss-gpu",
+    "kornia",
+    "numpy",
+)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on; packages that are not installed are left out."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with "-dirty" where tracked files were changed.
+
+    None where the package was installed elsewhere, also if some other repository holds that folder.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+
+
+def machine() -> dict[str, str | int | None]:
+    """CPU model, usable cores, GPU model (None without one), number of GPUs and system."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "gpu": torch.cuda.get_device_name(0) if gpus else None,
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def command_line() -> str:
+    """The command of this process, without the folder that the program lies in."""
+    program, *arguments = sys.argv or [""]
+    name = Path(program)
+    if name.name == "__main__.py":  # python -m package
+        return shlex.join(["python", "-m", name.parent.name, *arguments])
+    return shlex.join([name.name or "python", *arguments])
+
+
+@dataclass(frozen=True)
+class ProtocolRecord:
+    """A measured value and everything needed to measure it again.
+
+    Args:
+        metric: name with protocol, for example "test/frechet2k_judge".
+        value: the number; NaN and infinities are kept.
+        samples: how many of what, for example {"real": 2000, "generated": 2000}.
+        split: part of the data that the samples come from: train, validation or test.
+        seeds: every seed by purpose, for example {"latents": 7}.
+        extractor: name of the feature extractor; None where the metric has none.
+        resize: how images or masks were resized before scoring; None where they were not.
+        segmenter: name of the network whose masks were scored; None where there was none.
+        fingerprints: SHA-256 of every checkpoint involved, by part ("generator", "rearranger", "judge").
+        versions: see `library_versions`.
+        command: see `command_line`.
+        commit: see `git_commit`.
+        machine: see `machine`.
+    """
+
+    metric: str
+    value: float
+    samples: dict[str, int]
+    split: str
+    seeds: dict[str, int]
+    extractor: str | None = None
+    resize: str | None = None
+    segmenter: str | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=library_versions)
+    command: str = field(default_factory=command_line)
+    commit: str | None = field(default_factory=git_commit)
+    machine: dict[str, str | int | None] = field(default_factory=machine)
+
+    def to_json(self) -> str:
+        """The record as JSON text; a value that is not finite becomes a string, since JSON has no such numbers."""
+        content = dataclasses.asdict(self)
+        if not math.isfinite(self.value):
+            content["value"] = str(self.value)
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> ProtocolRecord:
+        """Read a record back.
+
+        Args:
+            text: what `to_json` gave.
+            source: what to call it in an error, for example the file name.
+
+        Raises:
+            DataError: no JSON, or not the fields of a record.
+        """
+        try:
+            content: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{source} is not JSON ({error})", "it was cut short or edited", "measure again to write a new record"
+            ) from error
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or set(content) != names:
+            found = set(content) if isinstance(content, dict) else set()
+            raise DataError(
+                f"{source} is no protocol record (missing: {sorted(names - found)}, unknown: {sorted(found - names)})",
+                "it was written by another program or another version of sisug",
+                "measure again to write a new record",
+            )
+        try:
+            content["value"] = float(content["value"])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{source} has the value {content['value']!r}",
+                "it is not a number",
+                "measure again to write a new record",
+            ) from error
+        return cls(**content)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the record as a JSON file, whole or not at all; folders are made.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_text(self.to_json(), encoding="utf-8")
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"the record {target} cannot be written",
+                str(error),
+                "choose a folder that can be written to and has space left",
+            ) from error
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ProtocolRecord:
+        """Read a record from a JSON file.
+
+        Raises:
+            DataError: no such file, or not a record.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"the record {path} cannot be read", str(error), "check the path; `sisug evaluate` writes records"
+            ) from error
+        return cls.from_json(text, source=str(path))
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
