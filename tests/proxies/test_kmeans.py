@@ -254,6 +254,24 @@ def test_faiss_keeps_the_thread_count_of_others_and_uses_torchs(monkeypatch: pyt
     assert faiss.omp_get_max_threads() == before
 
 
+def test_the_gpu_path_puts_the_index_on_the_gpu_and_the_result_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No GPU build here: the CPU build, dressed up as one, shows that the calls fit together.
+    faiss = importlib.import_module("faiss")
+    calls: list[tuple[object, int]] = []
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(
+        faiss,
+        "index_cpu_to_gpu",
+        lambda resources, gpu, index: (calls.append((resources, gpu)), index)[1],
+        raising=False,
+    )
+    fit = fit_kmeans(blobs(), 6, seed=0)
+    assert fit.backend == "faiss-gpu"
+    assert [gpu for _, gpu in calls] == [0]
+    assert torch.equal(fit.centroids, fit_kmeans(blobs(), 6, seed=0, backend="faiss-cpu").centroids)
+
+
 def gpu_build(gpus: int) -> types.ModuleType:
     faiss = types.ModuleType("faiss")
     faiss.StandardGpuResources = object  # type: ignore[attr-defined]
@@ -308,7 +326,11 @@ def test_without_faiss_the_torch_backend_does_the_work(monkeypatch: pytest.Monke
 
 
 def test_faiss_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, sisug.proxies.kmeans; sys.exit(any(m in sys.modules for m in ('faiss', 'scipy', 'lightning')))"
+    # By its path, since the package around it loads the callback and with it Lightning.
+    code = (
+        f"import runpy, sys; runpy.run_path({kmeans_file.__file__!r}, run_name='kmeans'); "
+        "sys.exit(any(m in sys.modules for m in ('faiss', 'scipy', 'lightning')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
