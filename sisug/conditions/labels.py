@@ -211,3 +211,22 @@ AVATARS = LabelSet(
     ),
 )
 """Classes of the drawn avatars. Mirroring swaps none: left and right eyes share a class."""
+
+LABEL_SETS: Mapping[str, LabelSet] = {AVATARS.name: AVATARS}
+"""The label sets that come with the project, by name."""
+
+
+def label_set(name: str) -> LabelSet:
+    """A label set that comes with the project.
+
+    Args:
+        name: key of ``LABEL_SETS``.
+
+    Raises:
+        DataError: for another name.
+    """
+    if name not in LABEL_SETS:
+        raise DataError(
+            f"there is no label set {name!r}", f"the label sets are {', '.join(LABEL_SETS)}", "use one of these names"
+        )
+    return LABEL_SETS[name]

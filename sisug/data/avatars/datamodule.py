@@ -1,0 +1,117 @@
+"""The avatars' three splits as Lightning data loaders, for whatever trains or is scored on images with masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, DistributedSampler
+
+from sisug.conditions.labels import AVATARS, LabelSet
+from sisug.data.avatars.cache import MaterialisedAvatars
+from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split
+from sisug.errors import ConfigError
+from sisug.training.seeding import generator_for
+
+
+class AvatarsDataModule(LightningDataModule):
+    """Train, validation and test loaders of cached avatars.
+
+    Batches are dicts: ``image`` float in [-1, 1], ``mask`` int64, ``index`` int64. Order and mirroring of the training
+    images depend on seed, epoch and index only.
+
+    Args:
+        resolution: height and width in pixels, 16 to 1024.
+        train_length: training avatars.
+        val_length: validation avatars.
+        test_length: test avatars.
+        batch_size: images a step and rank.
+        num_workers: data processes; 0 reads in the main process, which at 64 px is fast enough for most training.
+        flip: mirror half of the training images, others every epoch.
+        seed: of order and mirroring.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    label_set: LabelSet = AVATARS
+
+    def __init__(
+        self,
+        resolution: int = 64,
+        train_length: int = 20_000,
+        val_length: int = 1_000,
+        test_length: int = 2_000,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        flip: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.lengths: dict[Split, int] = {"train": train_length, "val": val_length, "test": test_length}
+        for split, length in self.lengths.items():
+            AvatarsDataset(split, length, resolution)  # refuses what is out of range before anything is drawn
+        if not 1 <= batch_size <= train_length:
+            raise ConfigError(
+                f"batches of {batch_size} from {train_length} training avatars",
+                "an epoch needs at least one whole batch",
+                "lower data.batch_size or raise data.train_length",
+            )
+        self.save_hyperparameters()
+        self.resolution, self.batch_size, self.num_workers = resolution, batch_size, num_workers
+        self.flip, self.seed = flip, seed
+        self.datasets: dict[Split, MaterialisedAvatars] = {}
+
+    def prepare_data(self) -> None:
+        """Draw what is not cached yet, once a machine."""
+        for split, length in self.lengths.items():
+            MaterialisedAvatars(split, length, self.resolution)
+
+    def setup(self, stage: str) -> None:
+        """Open the splits that a stage needs.
+
+        Args:
+            stage: fit, validate or test.
+        """
+        needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in needed.get(stage, ("test",)):
+            if split not in self.datasets:
+                self.datasets[split] = MaterialisedAvatars(split, self.lengths[split], self.resolution)
+
+    def train_dataloader(self) -> DataLoader[AvatarSample]:
+        # On one rank too: its order depends on seed and epoch only, so a resumed run agrees with an unbroken one.
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        dataset = self.datasets["train"]
+        sampler = DistributedSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=self.seed)
+        return self._loader("train", sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[AvatarSample]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[AvatarSample]:
+        return self._loader("test")
+
+    def _loader(
+        self, split: Split, sampler: DistributedSampler[AvatarSample] | None = None, drop_last: bool = False
+    ) -> DataLoader[AvatarSample]:
+        return DataLoader(
+            self.datasets[split],
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Mirror training images and their masks, once they are on their device."""
+        if not self.flip or self.trainer is None or not self.trainer.training:
+            return batch
+        stream = generator_for(seed=self.seed, rank=0, images_seen=self.trainer.current_epoch, purpose="avatar flips")
+        mirrored_of = torch.rand(self.lengths["train"], generator=stream) < 0.5
+        mirrored = mirrored_of[batch["index"].cpu()].to(batch["image"].device)
+        image = torch.where(mirrored[:, None, None, None], batch["image"].flip(-1), batch["image"])
+        mask = torch.where(mirrored[:, None, None], self.label_set.flip(batch["mask"]), batch["mask"])
+        return {**batch, "image": image, "mask": mask}
