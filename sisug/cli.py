@@ -40,8 +40,8 @@ def main(args: list[str] | None = None) -> int:
         args: command line without the program's name; None for `sys.argv`.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors in sisug itself keep their traceback, and so do
-        all with SISUG_DEBUG=1.
+        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors in sisug itself keep their traceback, and
+        so do all with SISUG_DEBUG=1.
     """
     arguments = sys.argv[1:] if args is None else args
     _show_log()
@@ -53,9 +53,8 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr.write("Interrupted.\n")
         return INTERRUPTED
     except SystemExit as stop:
-        # Lightning turns Ctrl-C into exit code 1 after its clean-up.
+        # Lightning turns Ctrl-C into exit code 1, after its clean-up and a line on how to go on.
         if isinstance(stop.__context__, KeyboardInterrupt):
-            sys.stderr.write("Interrupted.\n")
             return INTERRUPTED
         raise
     except OSError as error:
@@ -66,9 +65,11 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+_FREE_SPACE = "Remedy: free some space; a training run then continues with --ckpt_path last."
+
 _CAUSES = {
-    errno.ENOSPC: "Cause: the disk is full. Remedy: free some space; a training run then continues with --ckpt_path last.",
-    errno.EDQUOT: "Cause: your disk quota is used up. Remedy: free some space; a training run then continues with --ckpt_path last.",
+    errno.ENOSPC: f"Cause: the disk is full. {_FREE_SPACE}",
+    errno.EDQUOT: f"Cause: your disk quota is used up. {_FREE_SPACE}",
     errno.EACCES: "Cause: permission denied. Remedy: change the file's permissions or choose another place.",
     errno.EROFS: "Cause: the file system is read-only. Remedy: choose another place.",
 }
@@ -133,7 +134,7 @@ def _load(target: str) -> Callable[..., Any]:
     module, _, function = target.partition(":")
     found = getattr(importlib.import_module(module), function)
     assert callable(found)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _fail(error: BaseException, message: str, code: int) -> int:

@@ -1,3 +1,3 @@
-"""Training helpers that every stage's LightningModule shares; torch-only pieces and Lightning callbacks, a file each."""
+"""Training helpers that every stage shares: torch-only pieces, Lightning callbacks and the training command line."""
 
 from __future__ import annotations

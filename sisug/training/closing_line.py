@@ -21,18 +21,18 @@ class ClosingLine(Callback):
     """
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began: float | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._began is not None:
             logger.info("Done: %s. %s", self._what(pl_module), _where(run_folder(trainer)))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not trainer.is_global_zero or not trainer.training:
-            return
+        if not trainer.is_global_zero or self._began is None:
+            return  # nothing had been trained, so the error speaks for itself
         how = "Interrupted" if isinstance(exception, KeyboardInterrupt) else "Stopped by an error"
         checkpoint = newest_checkpoint(run_folder(trainer))
         if checkpoint is None:
@@ -45,6 +45,7 @@ class ClosingLine(Callback):
         logger.warning("%s after %s. %s", how, self._what(pl_module), rest)
 
     def _what(self, pl_module: LightningModule) -> str:
+        assert self._began is not None
         seconds = round(time.monotonic() - self._began)
         hours, minutes = divmod(seconds // 60, 60)
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"

@@ -14,8 +14,8 @@ class ExponentialMovingAverage(nn.Module):
 
     What is averaged are the parameters only. The network's buffers (a codebook, running statistics) are taken as they
     are, since the average of a codebook before and after a refresh is no codebook. The averages are buffers of this
-    module, so they travel in its `state_dict` and are neither trained nor seen by an optimizer. The network itself is not
-    a child of this module: it is passed in, and its weights are stored once.
+    module, so they travel in its `state_dict` and no optimizer sees them. The network itself is no child of this
+    module: it is passed in, and its weights are stored once.
 
     Lightning's `EMAWeightAveraging` is not used because it copies the whole LightningModule (frozen generator
     included), averages buffers by default and never updates with two optimizers and an even interval (2.6).
@@ -76,8 +76,8 @@ class ExponentialMovingAverage(nn.Module):
     def average(self, network: nn.Module) -> Iterator[nn.Module]:
         """Give the network its averaged weights for the length of a `with` block, in place.
 
-        Keep the block within one hook (say, one validation step): a checkpoint written inside it would hold the averaged
-        weights as the trained ones. An exception inside restores the trained weights too.
+        Keep the block within one hook (say, one validation step): a checkpoint written inside it would hold the
+        averaged weights as the trained ones. An exception inside restores the trained weights too.
 
         Args:
             network: the network given at construction.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -16,7 +18,7 @@ from sisug.errors import CheckpointError, ConfigError
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.run_config import RunConfigCallback
 from sisug.training.run_folder import check_run_folder, check_unused
-from sisug.training.run_naming import file_loggers, newest_last_checkpoint, place_run
+from sisug.training.run_naming import experiment_folder, newest_last_checkpoint, place_run
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,8 @@ class SisugCLI(LightningCLI):
 
     - `--run.root`, `--run.name`, `--run.version` say where a run's files lie, for all file loggers at once, so that a
       second logger writes beside the first. Values given in a logger's own `init_args` hold where these are not given.
-    - `--ckpt_path last` finds the newest run of that name with a checkpoint and continues it *in its folder*; where there is
-      none, `fit` starts afresh and says so.
+    - `--ckpt_path last` finds the newest run of that name with a checkpoint and continues it *in its folder*; where
+      there is none, `fit` starts afresh and says so.
     - On `fit`, the user's values win over those stored in the checkpoint (Lightning's CLI lets the checkpoint win). The
       optimizer's state still comes from the checkpoint, its learning rate included.
     - The run folder and the checkpoint are checked before a model is built.
@@ -41,6 +43,7 @@ class SisugCLI(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         self._resumed = False
         self._version_given: str | None = None
+        quieten_lightning()
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -49,7 +52,12 @@ class SisugCLI(LightningCLI):
             save_config_callback=RunConfigCallback,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}"},
+            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}"}
+            # Short, since usage is printed before each error; --help lists the options all the same.
+            | {
+                name: {"usage": f"sisug {name} --config FILE [--config FILE ...] [OPTIONS]"}
+                for name in self.subcommands()
+            },
             args=args,
         )
 
@@ -60,7 +68,9 @@ class SisugCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         group = parser.add_argument_group("Where the run's files lie: ROOT/NAME/VERSION")
-        group.add_argument("--run.root", type=str | None, default=None, help="folder of all runs (default: the loggers')")
+        group.add_argument(
+            "--run.root", type=str | None, default=None, help="folder of all runs (default: the loggers')"
+        )
         group.add_argument("--run.name", type=str | None, default=None, help="name of the experiment")
         group.add_argument(
             "--run.version", type=str | None, default=None, help="name of this run (default: the next free version_N)"
@@ -72,20 +82,21 @@ class SisugCLI(LightningCLI):
         self._version_given = section["run"]["version"]
         if section["ckpt_path"] == "last":
             self._find_last()
-        elif section["ckpt_path"] is not None:
-            check_checkpoint(section["ckpt_path"])
-        if self.config["subcommand"] != "fit":
-            super()._parse_ckpt_path()
+        if section["ckpt_path"] is not None:
+            stored = stored_hyperparameters(section["ckpt_path"])
+            if self.config["subcommand"] == "fit":
+                report_changes(stored, section["model"].get("init_args"))
+            else:
+                super()._parse_ckpt_path()
 
     def _find_last(self) -> None:
         """Replace `last` by the newest run's file, and let the run go on in that run's folder."""
         subcommand = self.config["subcommand"]
         section = self.config[subcommand]
-        loggers = file_loggers(section["trainer"]["logger"])
-        if not loggers:  # W&B alone, or no logger: Lightning's own search
-            return
         run = section["run"]
-        experiment = place_run(loggers[0].clone(), root=run["root"], name=run["name"], version="").parent
+        experiment = experiment_folder(section["trainer"]["logger"], root=run["root"], name=run["name"])
+        if experiment is None:  # W&B alone, or no logger: Lightning's own search
+            return
         found = newest_last_checkpoint(experiment)
         section["ckpt_path"] = None if found is None else str(found)
         if found is None and subcommand != "fit":
@@ -111,14 +122,11 @@ class SisugCLI(LightningCLI):
         if self._resumed:
             given["ckpt_path"] = None
         self.save_config_kwargs["given"] = given
-        folders = [
-            place_run(each, root=run["root"], name=run["name"], version=run["version"])
-            for each in file_loggers(section["trainer"]["logger"])
-        ]
-        if folders:
-            check_run_folder(folders[0])
+        folder = place_run(section["trainer"]["logger"], root=run["root"], name=run["name"], version=run["version"])
+        if folder is not None:
+            check_run_folder(folder)
             if self.config["subcommand"] == "fit" and section["ckpt_path"] is None:
-                check_unused(folders[0])
+                check_unused(folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the atomic checkpoint writer, unless the trainer has a writer already."""
@@ -129,18 +137,18 @@ class SisugCLI(LightningCLI):
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
 
-def check_checkpoint(path: str) -> None:
-    """Refuse a training checkpoint that is not there or not whole, before anything is built.
+def stored_hyperparameters(path: str) -> dict[str, Any]:
+    """Read a training checkpoint's hyperparameters; refuse one that is missing or damaged, before anything is built.
 
     Args:
-        path: a file, or what Lightning finds itself ("hpc", "registry:...").
+        path: a file, or what Lightning finds itself ("hpc", "registry:...", a web address), which is left to it.
 
     Raises:
         ConfigError: "best", which only a Trainer that has just trained knows.
         CheckpointError: no such file, or not a checkpoint.
     """
-    if path == "hpc" or path.startswith("registry") or "://" in path:
-        return
+    if path in ("hpc", "last") or path.startswith("registry") or "://" in path:
+        return {}
     if path == "best":
         raise ConfigError(
             "--ckpt_path best cannot be found",
@@ -153,9 +161,39 @@ def check_checkpoint(path: str) -> None:
             "there is no such file",
             "give the path of a .ckpt file (each run has them in checkpoints/), or `last` for the newest run",
         )
-    if not zipfile.is_zipfile(path):
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["state_dict"]
+    except Exception as error:  # torch and pickle raise a dozen kinds
+        first_sentence = str(error).split(".")[0]
         raise CheckpointError(
             f"the checkpoint {path} cannot be read",
-            "it is not a PyTorch file, or its end is missing, as after an interrupted copy",
+            f"it is not a training checkpoint, or its end is missing, as after an interrupted copy ({first_sentence})",
             "copy it again, or use another checkpoint of the run",
+        ) from error
+    return dict(checkpoint.get("hyper_parameters", {}))
+
+
+def report_changes(stored: dict[str, Any], init_args: Namespace | None) -> None:
+    """Log which of the user's values differ from a checkpoint's when training goes on from it."""
+    given = {} if init_args is None else init_args.as_dict()
+    changes = [f"{k} {stored[k]} -> {v}" for k, v in given.items() if k in stored and stored[k] != v]
+    if changes:
+        logger.warning(
+            "Changed since the checkpoint: %s. The new values hold, except that the optimizers' state, learning rates "
+            "included, comes from the checkpoint.",
+            ", ".join(changes),
         )
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says about itself: advertisements, and warnings that only its authors can act on."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tip)
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # lightning 2.6 with torch 2.14
+    # Resuming in the same folder, and testing in another one, are what is wanted here.
+    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r".*The dirpath has changed from")
+
+
+def _no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

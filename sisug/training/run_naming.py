@@ -1,4 +1,4 @@
-"""Which folder a run gets (every stage): `ROOT/NAME/VERSION` for all loggers of a config, and the newest run to resume."""
+"""Which folder a run gets (every stage): `ROOT/NAME/VERSION` for all its loggers, and the newest run to resume."""
 
 from __future__ import annotations
 
@@ -12,46 +12,63 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 LIGHTNINGS_NAME = "lightning_logs"
 """The name that Lightning's loggers have when none is given."""
 
-
-def file_loggers(logger: object) -> list[Namespace]:
-    """The configs of the loggers that keep files of their own (CSV, TensorBoard), in order.
-
-    Args:
-        logger: the parsed value of `trainer.logger`: one logger, a list, a bool or None.
-    """
-    each = logger if isinstance(logger, list) else [logger]
-    return [one for one in each if isinstance(one, Namespace) and issubclass(_class_of(one), _FILE_LOGGERS)]
+_FILE_LOGGERS = (CSVLogger, TensorBoardLogger)
+_NUMBERED = re.compile(r"version_(\d+)")
 
 
-def place_run(logger: Namespace, *, root: str | None, name: str | None, version: str | None) -> Path:
-    """Write a run's place into a logger's `init_args`, and return the folder.
+def place_run(logger: object, *, root: str | None, name: str | None, version: str | None) -> Path | None:
+    """Write a run's place into the configs of its loggers, so that all of them write into one folder.
 
     Args:
-        logger: from `file_loggers`; changed in place.
-        root: folder of all runs, or None for the logger's own `save_dir`.
-        name: the experiment, or None for the logger's own name ("default" where it has none).
-        version: the run, or None for the logger's own version (the next free `version_N` where it has none).
+        logger: the parsed value of `trainer.logger`: one logger, a list, a bool or None. Changed in place.
+        root: folder of all runs, or None for each logger's own `save_dir`.
+        name: the experiment, or None for each logger's own name ("default" where it has none).
+        version: the run, or None for each logger's own version (the next free `version_N` where it has none).
+
+    Returns:
+        The run's folder, or None without a logger that keeps files (CSV, TensorBoard).
     """
-    init_args = logger["init_args"]
-    if root is not None:
-        init_args["save_dir"] = root
-    if name is not None:
-        init_args["name"] = name
-    elif init_args["name"] in (None, LIGHTNINGS_NAME):
-        init_args["name"] = "default"
-    experiment = Path(init_args["save_dir"]) / init_args["name"]
-    if version is not None:
-        init_args["version"] = version
-    elif init_args["version"] is None:
-        init_args["version"] = next_version(experiment)
-    own = init_args["version"]
-    return experiment / (f"version_{own}" if isinstance(own, int) else own)
+    folders: list[Path] = []
+    for config in _configs(logger):
+        init_args = config["init_args"]
+        if root is not None and "save_dir" in init_args:
+            init_args["save_dir"] = root
+        if not issubclass(_class_of(config), _FILE_LOGGERS):
+            continue  # W&B names its runs itself
+        experiment = _experiment_of(init_args, name)
+        init_args["name"] = str(experiment.relative_to(init_args["save_dir"]))
+        if version is not None:
+            # As a number, the progress bar shows it whole.
+            init_args["version"] = _number_or_name(version)
+        elif init_args["version"] is None:
+            # Decided once for all loggers: each on its own would count the folder that the one before has just made.
+            init_args["version"] = next_version(experiment) if not folders else _number_or_name(folders[0].name)
+        own = init_args["version"]
+        folders.append(experiment / (f"version_{own}" if isinstance(own, int) else own))
+    return folders[0] if folders else None
 
 
-def next_version(experiment: Path) -> str:
-    """The next free `version_N` among an experiment's runs, as Lightning numbers them."""
-    numbers = [int(match[1]) for run in _runs(experiment) if (match := re.fullmatch(r"version_(\d+)", run.name))]
-    return f"version_{max(numbers, default=-1) + 1}"
+def experiment_folder(logger: object, *, root: str | None, name: str | None) -> Path | None:
+    """The folder `ROOT/NAME` that holds an experiment's runs; None without a logger that keeps files.
+
+    Args:
+        logger: the parsed value of `trainer.logger`.
+        root: as for `place_run`.
+        name: as for `place_run`.
+    """
+    for config in _configs(logger):
+        if issubclass(_class_of(config), _FILE_LOGGERS):
+            init_args = config["init_args"].clone()
+            if root is not None:
+                init_args["save_dir"] = root
+            return _experiment_of(init_args, name)
+    return None
+
+
+def next_version(experiment: Path) -> int:
+    """The next free N of `version_N` among an experiment's runs, as Lightning numbers them."""
+    numbers = [int(match[1]) for run in _runs(experiment) if (match := _NUMBERED.fullmatch(run.name))]
+    return max(numbers, default=-1) + 1
 
 
 def newest_last_checkpoint(experiment: Path) -> Path | None:
@@ -60,7 +77,17 @@ def newest_last_checkpoint(experiment: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-_FILE_LOGGERS = (CSVLogger, TensorBoardLogger)
+def _configs(logger: object) -> list[Namespace]:
+    return [one for one in (logger if isinstance(logger, list) else [logger]) if isinstance(one, Namespace)]
+
+
+def _experiment_of(init_args: Namespace, name: str | None) -> Path:
+    own = None if init_args["name"] == LIGHTNINGS_NAME else init_args["name"]
+    return Path(init_args["save_dir"]) / (name or own or "default")
+
+
+def _number_or_name(version: str) -> int | str:
+    return int(match[1]) if (match := _NUMBERED.fullmatch(version)) else version
 
 
 def _runs(experiment: Path) -> list[Path]:

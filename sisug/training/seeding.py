@@ -1,4 +1,4 @@
-"""Counter-based random streams (every stage): each draw depends on where it stands in the run, not on what ran before."""
+"""Counter-based random streams (every stage): a draw depends on where it stands in the run, not on what ran before."""
 
 from __future__ import annotations
 

@@ -55,10 +55,13 @@ class Throughput(Callback):
         seen = images_seen_of(pl_module)
         assert self._images_at_start is not None
         seconds = max(time.perf_counter() - self._window_start, 1e-6)
-        self.log("progress/kimg", seen / 1000)
-        self.log("progress/images_per_second", (seen - self._images_at_start) / seconds, prog_bar=True)
+        pl_module.log("progress/kimg", seen / 1000)
+        speed = (seen - self._images_at_start) / seconds
+        pl_module.log("progress/images_per_second", speed)
+        pl_module.log("images/s", speed, prog_bar=True, logger=False)  # a name that fits the bar
         self._batches += 1
-        if self._batches % max(trainer.log_every_n_steps, 1) == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if self._batches % max(every, 1) == 0:
             self._open_window(seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
