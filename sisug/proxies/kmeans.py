@@ -285,14 +285,11 @@ def _mean(rows: Float[Tensor, "rows channel"]) -> Float[Tensor, " channel"]:
 
 
 def _squared_distances(
-    rows: Float[Tensor, "rows channel"], points: Float[Tensor, "points channel"]
+    rows: Float[Tensor, "rows channel"], norms: Float[Tensor, " rows"], points: Float[Tensor, "points channel"]
 ) -> Float[Tensor, "rows points"]:
-    out = rows.new_empty(len(rows), len(points))
-    norms = points.square().sum(dim=1)
-    for part, chunk in _chunks(rows):
-        products = torch.addmm(norms, chunk, points.T, alpha=-2)
-        out[part] = (products + chunk.square().sum(dim=1, keepdim=True)).clamp_min_(0)
-    return out
+    """Squared distances from |x|^2 (`norms`, computed once) - 2xc + |c|^2."""
+    out = torch.addmm(norms[:, None], rows, points.T, alpha=-2)
+    return out.add_(points.square().sum(dim=1)).clamp_min_(0)
 
 
 def _plus_plus(
@@ -302,7 +299,8 @@ def _plus_plus(
     candidates = 2 + int(math.log(clusters))
     chosen = int(torch.randint(len(rows), (1,), generator=generator))
     indices = [chosen]
-    nearest = _squared_distances(rows, rows[chosen : chosen + 1])[:, 0]
+    norms = torch.cat([chunk.square().sum(dim=1) for _, chunk in _chunks(rows)])
+    nearest = _squared_distances(rows, norms, rows[chosen : chosen + 1])[:, 0]
     for _ in range(1, clusters):
         # The running sum is taken on the CPU: on CUDA its order of addition, and so the draw, is not reproducible.
         running = nearest.cpu().double().cumsum(0)
@@ -312,7 +310,7 @@ def _plus_plus(
         else:  # fewer distinct rows than clusters: any row is as good as another
             picks = (draws * len(rows)).long()
         picks = picks.to(rows.device)
-        distances = torch.minimum(_squared_distances(rows, rows[picks]), nearest[:, None])
+        distances = torch.minimum(_squared_distances(rows, norms, rows[picks]), nearest[:, None])
         best = int(distances.sum(dim=0, dtype=torch.float64).argmin())
         nearest = distances[:, best]
         nearest[picks[best]] = 0  # rounding may leave a little, and a row must not be drawn twice

@@ -129,6 +129,7 @@ def test_the_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(record_file, "__file__", str(code))
     assert git_commit() is None  # no repository
     git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "of something else")
     assert git_commit() is None  # a repository that does not hold the file, as around an installed package
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first")
