@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Self
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from sisug.errors import ConfigError
 from sisug.generators.stylegan2 import Generator
+
+Backbone = TypeVar("Backbone", bound="GeneratorBackbone")
 
 
 class Features(NamedTuple):
@@ -76,16 +78,16 @@ class GeneratorBackbone(nn.Module, ABC):
         ws = self.map(z, truncation)
         return self.render(self.features(ws), ws)
 
-    def freeze(self) -> Self:
+    def freeze(self: Backbone) -> Backbone:
         """Take every parameter out of training; subclasses call this at the end of their constructor."""
         self.requires_grad_(False)
         return self.train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: Backbone, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: Lightning calls `train()` on the whole module at every epoch."""
         return super().train(False)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
+    def requires_grad_(self: Backbone, requires_grad: bool = True) -> Backbone:
         """Stay frozen: whoever thaws a module that holds this one leaves the generator as it is."""
         return super().requires_grad_(False)
 

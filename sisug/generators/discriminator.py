@@ -87,10 +87,14 @@ class DiscriminatorBlock(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "batch in height width"]
+        self,
+        x: Float[Tensor, "batch in height width"],
+        added: Float[Tensor, "batch mid height width"] | None = None,
     ) -> Float[Tensor, "batch out half_height half_width"]:
         if self.fromrgb is not None:
             x = self.fromrgb(x)
+        if added is not None:
+            x = x + added.to(x.dtype)
         out: Tensor = (self.conv1(self.conv0(x)) + self.skip(x)) * math.sqrt(0.5)
         return out
 
@@ -148,16 +152,28 @@ class Discriminator(nn.Module):
         self.b4 = DiscriminatorEpilogue(channels[4])
 
     def features(
-        self, images: Float[Tensor, "batch colour height width"]
-    ) -> list[Float[Tensor, "batch channel block_height block_width"]]:
-        """Features after every block, from fine to coarse: a perceptual space that travels with the generator."""
+        self,
+        images: Float[Tensor, "batch colour height width"],
+        condition: Float[Tensor, "batch channel height width"] | None = None,
+    ) -> list[Float[Tensor, "batch block_channel block_height block_width"]]:
+        """Features after every block, from fine to coarse: a perceptual space that travels with the generator.
+
+        Args:
+            images: in [-1, 1].
+            condition: added to the first features, where images are judged together with something else (a layout).
+        """
         out: list[Tensor] = []
         x = images
         for resolution in self.resolutions:
-            x = self.get_submodule(f"b{resolution}")(x)
+            x = self.get_submodule(f"b{resolution}")(x, condition)
+            condition = None
             out.append(x)
         return out
 
-    def forward(self, images: Float[Tensor, "batch colour height width"]) -> Float[Tensor, "batch 1"]:
-        logits: Tensor = self.b4(self.features(images)[-1])
+    def forward(
+        self,
+        images: Float[Tensor, "batch colour height width"],
+        condition: Float[Tensor, "batch channel height width"] | None = None,
+    ) -> Float[Tensor, "batch 1"]:
+        logits: Tensor = self.b4(self.features(images, condition)[-1])
         return logits

@@ -1,0 +1,57 @@
+"""What a rearranger's checkpoint must hold (stage 1), checked before anything is copied from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from sisug.errors import CheckpointError, FingerprintMismatch
+from sisug.generators import GeneratorBackbone
+
+
+def check_rearranger_checkpoint(
+    checkpoint: Mapping[str, Any], module: LightningModule, generator: GeneratorBackbone
+) -> None:
+    """Refuse a checkpoint that the module cannot take as a whole.
+
+    Args:
+        checkpoint: what Lightning read from the file.
+        module: the RearrangerModule that is to take it.
+        generator: the module's frozen generator.
+
+    Raises:
+        FingerprintMismatch: it was trained with other generator weights.
+        CheckpointError: it is of another kind, or its networks have other names or shapes.
+    """
+    recorded = checkpoint.get("generator")
+    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
+        raise CheckpointError(
+            "the checkpoint holds no rearranger",
+            "it does not name the generator that it belongs to",
+            "give a checkpoint that `sisug fit` wrote with RearrangerModule",
+        )
+    if recorded["fingerprint"] != generator.fingerprint:
+        raise FingerprintMismatch(
+            f"the checkpoint was trained with the generator {recorded.get('source')!r} ({recorded['fingerprint'][:12]})",
+            f"this run has {generator.source!r}, whose weights are others ({generator.fingerprint[:12]})",
+            "give that generator by --model.init_args.generator",
+        )
+    own = {k: v for k, v in module.state_dict().items() if not k.startswith("generator.")}
+    found: Mapping[str, Tensor] = checkpoint["state_dict"]
+    problems = [f"missing {name}" for name in own.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - own.keys()]
+    problems += [
+        f"{name} has shape {tuple(found[name].shape)}, this run {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise CheckpointError(
+            "the checkpoint has other networks than this run",
+            shown,
+            "give the settings it was trained with: config.yaml beside it holds them",
+        )

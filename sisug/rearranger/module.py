@@ -1,0 +1,365 @@
+"""RearrangerModule (stage 1): wires frozen generator, codebook, rearranger and discriminator into one training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from sisug.errors import CodebookError, ConfigError
+from sisug.generators import Features, load_discriminator, load_generator
+from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
+from sisug.proxies.codebook import Codebook, Normalisation
+from sisug.rearranger.checkpoint import check_rearranger_checkpoint
+from sisug.rearranger.discriminator import MaskedDiscriminator
+from sisug.rearranger.losses import (
+    discriminator_adversarial_loss,
+    generator_adversarial_loss,
+    mask_loss,
+    perceptual_loss,
+    r1_penalty,
+    reconstruction_loss,
+    style_loss,
+)
+from sisug.rearranger.network import Rearranger
+from sisug.training.ema import ExponentialMovingAverage
+from sisug.types import Images, Latents, Masks, Styles
+
+
+@dataclass(frozen=True)
+class Rearrangement:
+    """One batch laid out anew, with everything that scores and pictures need.
+
+    Args:
+        source: plain samples, whose look is kept.
+        target: plain samples, whose layout is taken.
+        result: the sources, laid out as the targets.
+        reconstruction: the sources, laid out as themselves.
+        source_mask: proxy masks of the sources.
+        target_mask: proxy masks of the targets.
+        result_mask: proxy masks derived anew from the rearranged features.
+    """
+
+    source: Images
+    target: Images
+    result: Images
+    reconstruction: Images
+    source_mask: Masks
+    target_mask: Masks
+    result_mask: Masks
+
+
+class RearrangerModule(LightningModule):
+    """Trains the rearranger on random samples of a frozen generator, without any label.
+
+    Every batch is laid out partly as itself (self-reconstruction) and partly as its neighbours (mask, style and adversarial terms). The
+    discriminator tells plain samples from rearranged ones. The generator's weights stay out of checkpoints, its fingerprint is in them.
+
+    Logs, per step: `train/{reconstruction,image,perceptual,mask,style,adversarial}` (unweighted), `train/{rearranger,discriminator,r1}`. Per validation, over
+    fixed pairs with averaged weights: `val/proxy_miou`, `val/proxy_accuracy` (result's own proxy mask against the target, source and target differ),
+    `val/self_psnr` (decibel, images), and the same under `test/`.
+
+    Args:
+        generator: file or preset of the frozen generator.
+        split: resolution of the cut, pixels; None for the generator's default.
+        clusters: K, labels of the proxy masks.
+        normalisation: what the codebook clusters, see `Codebook`.
+        width: channels of the mask encoder and the refinement.
+        heads: attention maps.
+        key_channels: content channels of queries and keys.
+        bands: wavelengths of the position code.
+        refinement: residual blocks after the attention; 0 for pure attention.
+        mask_discriminator: the discriminator also sees the layout that an image should have.
+        own_share: share of a batch that is laid out as itself.
+        reconstruction_weight: of the feature distance on own masks.
+        image_weight: of the image distance on own masks.
+        perceptual_weight: of the distance between discriminator features on own masks.
+        mask_weight: of the cross-entropy to the target mask.
+        style_weight: of the difference of part-wise mean features and colours to the source.
+        adversarial_weight: of the non-saturating loss; 0 trains no discriminator.
+        mask_temperature: of the soft assignment, in units of the codebook's spread.
+        r1_gamma: weight of the gradient penalty on plain samples.
+        r1_every: steps between gradient penalties, which are weighted accordingly (lazy regularisation, StyleGAN2 section 3.1).
+        learning_rate: of the rearranger (Adam, betas 0 and 0.99).
+        discriminator_learning_rate: of the discriminator (the same betas).
+        gradient_clip: largest norm of the rearranger's gradient.
+        ema_half_life_images: of the averaged weights that validation and synthesis use.
+        truncation: of the samples it learns from; 1 for the generator's full range.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        CheckpointError: the generator cannot be loaded.
+
+    Source: self-reconstruction and mask agreement are the paper's, in forms of our choice; the rest is our choice.
+    """
+
+    images_seen: Tensor
+
+    def __init__(
+        self,
+        generator: str = "avatars",
+        split: int | None = None,
+        clusters: int = 25,
+        normalisation: Normalisation = "instance",
+        width: int = 64,
+        heads: int = 1,
+        key_channels: int = 64,
+        bands: int = 6,
+        refinement: int = 2,
+        mask_discriminator: bool = True,
+        own_share: float = 0.25,
+        reconstruction_weight: float = 1.0,
+        image_weight: float = 1.0,
+        perceptual_weight: float = 0.0,
+        mask_weight: float = 0.5,
+        style_weight: float = 1.0,
+        adversarial_weight: float = 0.1,
+        mask_temperature: float = 0.2,
+        r1_gamma: float = 1.0,
+        r1_every: int = 16,
+        learning_rate: float = 2e-3,
+        discriminator_learning_rate: float = 2e-3,
+        gradient_clip: float = 1.0,
+        ema_half_life_images: float = 2000.0,
+        truncation: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < own_share < 1:
+            raise ConfigError(
+                f"own_share {own_share}",
+                "a batch needs samples that are laid out as themselves and samples that are not",
+                "choose a share between 0 and 1, such as 0.25",
+            )
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        # The generator's weights are not in checkpoints, so their absence is no error on loading.
+        self.strict_loading = False
+        self.generator = load_generator(generator, split)
+        self.codebook = Codebook(clusters, self.generator.feature_channels, normalisation)
+        self.rearranger = Rearranger(
+            self.generator.feature_channels,
+            clusters,
+            self.generator.split,
+            width=width,
+            heads=heads,
+            key_channels=key_channels,
+            bands=bands,
+            refinement=refinement,
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = ExponentialMovingAverage(self.rearranger, ema_half_life_images)
+        self.discriminator = MaskedDiscriminator(
+            self.generator.generator.channels, clusters if mask_discriminator else 0, load_discriminator(generator)
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+
+        self.truncation = truncation
+        self.own_share = own_share
+        self.weights = {
+            "reconstruction": reconstruction_weight,
+            "image": image_weight,
+            "perceptual": perceptual_weight,
+            "mask": mask_weight,
+            "style": style_weight,
+            "adversarial": adversarial_weight,
+        }
+        self.mask_temperature = mask_temperature
+        self.r1_gamma = r1_gamma
+        self.r1_every = r1_every
+        self.learning_rate = learning_rate
+        self.discriminator_learning_rate = discriminator_learning_rate
+        self.gradient_clip = gradient_clip
+
+        self.proxy_score = SegmentationScore(clusters)
+        self.self_psnr = ReconstructionPSNR()
+        self.self_lpips = lpips_if_available()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        betas = (0.0, 0.99)
+        return [
+            torch.optim.Adam(self.rearranger.parameters(), lr=self.learning_rate, betas=betas),
+            torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_learning_rate, betas=betas),
+        ]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
+        ws = self.generator.map(batch["z"], self.truncation)
+        with torch.no_grad():
+            features = self.generator.features(ws)
+            mask = self.codebook.assign(features.map)
+            plain = self.generator.render(features, ws).float()
+        count = len(mask)
+        own = min(count - 1, max(1, round(self.own_share * count)))
+        # The neighbour's mask is a random one, as the batch itself is random.
+        target = torch.cat([mask[:own], mask.roll(1, dims=0)[own:]])
+
+        with self.toggled_optimizer(optimizer):
+            result = self._lay_out(features, mask, target)
+            images = self.generator.render(result, ws).float()
+            losses = self._losses(features, result, plain, images, mask, target, own)
+            total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+            optimizer.zero_grad()
+            self.manual_backward(total)
+            self.clip_gradients(optimizer, self.gradient_clip, "norm")
+            optimizer.step()
+        if self.weights["adversarial"] > 0:
+            losses |= self._train_discriminator(discriminator_optimizer, plain[own:], mask[own:], images[own:], target[own:])
+
+        step_images = count * self.trainer.world_size
+        self.images_seen += step_images
+        self.average.update(self.rearranger, step_images)
+        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=count)
+
+    def _lay_out(self, features: Features, mask: Masks, target: Masks) -> Features:
+        result: Features = self.rearranger(features, mask, target)
+        return result
+
+    def _losses(
+        self, features: Features, result: Features, plain: Images, images: Images, mask: Masks, target: Masks, own: int
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses of the rearranger; the first `own` samples are laid out as themselves. A weight of 0 skips the work."""
+        wanted = {name for name, weight in self.weights.items() if weight > 0}
+        losses: dict[str, Tensor] = {}
+        if "adversarial" in wanted:
+            losses["adversarial"] = generator_adversarial_loss(self.discriminator(images[own:], target[own:]).float())
+        if "perceptual" in wanted:
+            with torch.no_grad():
+                real = self.discriminator.features(plain[:own])
+            losses["perceptual"] = perceptual_loss(self.discriminator.features(images[:own]), real)
+        with torch.autocast(self.device.type, enabled=False):
+            if "reconstruction" in wanted:
+                losses["reconstruction"] = reconstruction_loss(
+                    Features(result.map[:own], result.rgb[:own]), Features(features.map[:own], features.rgb[:own])
+                )
+            if "image" in wanted:
+                losses["image"] = (images[:own] - plain[:own]).abs().mean()
+            if "mask" in wanted:
+                losses["mask"] = mask_loss(self.codebook, result.map, target, self.mask_temperature)
+            if "style" in wanted:
+                new, old = look_of(result.map, images, features.map), look_of(features.map, plain, features.map)
+                losses["style"] = style_loss(new[own:], target[own:], old[own:], mask[own:], self.codebook.clusters)
+        return losses
+
+    def _train_discriminator(
+        self, optimizer: LightningOptimizer, real: Images, real_mask: Masks, fake: Images, fake_mask: Masks
+    ) -> dict[str, Float[Tensor, ""]]:
+        """One step of the discriminator: plain samples with their own layout against rearranged ones with their target."""
+        step = int(self.images_seen) // (len(real) * self.trainer.world_size)
+        with self.toggled_optimizer(optimizer):
+            loss = discriminator_adversarial_loss(
+                self.discriminator(real, real_mask).float(), self.discriminator(fake.detach(), fake_mask).float()
+            )
+            logged = {"discriminator": loss}
+            if self.r1_gamma > 0 and step % self.r1_every == 0:
+                with torch.autocast(self.device.type, enabled=False):
+                    logged["r1"] = r1_penalty(lambda images: self.discriminator(images, real_mask), real)
+                loss = loss + logged["r1"] * (self.r1_gamma / 2 * self.r1_every)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return logged
+
+    @torch.no_grad()
+    def rearrange(self, z: Latents, z_target: Latents) -> Rearrangement:
+        """Lay samples out as other samples, with the averaged weights.
+
+        Args:
+            z: latents of the sources.
+            z_target: latents of the targets.
+
+        Raises:
+            CodebookError: the codebook was never fitted.
+        """
+        self.require_codebook()
+        ws, target_ws = self.generator.map(z, self.truncation), self.generator.map(z_target, self.truncation)
+        features, target_features = self.generator.features(ws), self.generator.features(target_ws)
+        source_mask, target_mask = self.codebook.assign(features.map), self.codebook.assign(target_features.map)
+        with self.average.average(self.rearranger):
+            result = self._lay_out(features, source_mask, target_mask)
+            reconstruction = self._lay_out(features, source_mask, source_mask)
+        return Rearrangement(
+            source=self._image(features, ws),
+            target=self._image(target_features, target_ws),
+            result=self._image(result, ws),
+            reconstruction=self._image(reconstruction, ws),
+            source_mask=source_mask,
+            target_mask=target_mask,
+            result_mask=self.codebook.assign(result.map),
+        )
+
+    def _image(self, features: Features, ws: Styles) -> Images:
+        return self.generator.render(features, ws).float().clamp(-1, 1)
+
+    def require_codebook(self) -> None:
+        """Refuse to go on without centroids.
+
+        Raises:
+            CodebookError: with the remedy.
+        """
+        if not self.codebook.is_fitted:
+            raise CodebookError(
+                "the codebook has no centroids",
+                "it was never fitted: no training ran, and no checkpoint was loaded",
+                "give a rearranger's checkpoint by --ckpt_path, or train with the OnlineClustering callback",
+            )
+
+    def on_train_start(self) -> None:
+        self.require_codebook()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Rearrangement:
+        return self._score(batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Rearrangement:
+        return self._score(batch)
+
+    def _score(self, batch: dict[str, Tensor]) -> Rearrangement:
+        """Update the scores; what comes back reaches the callbacks, which draw and judge."""
+        done = self.rearrange(batch["z"], batch["z_target"])
+        self.proxy_score.update(done.result_mask, done.target_mask)
+        self.self_psnr.update(done.reconstruction, done.source)
+        if self.self_lpips is not None:
+            self.self_lpips.update(done.reconstruction, done.source)
+        return done
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, stage: Literal["val", "test"]) -> None:
+        score = self.proxy_score.compute()
+        values = {"proxy_miou": score.miou, "proxy_accuracy": score.accuracy, "self_psnr": self.self_psnr.compute()}
+        if self.self_lpips is not None:
+            values["self_lpips"] = self.self_lpips.compute()
+            self.self_lpips.reset()
+        self.proxy_score.reset()
+        self.self_psnr.reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the generator's weights out, and name them by their fingerprint."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("generator.")}
+        checkpoint["generator"] = {"source": self.generator.source, "fingerprint": self.generator.fingerprint}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other generator weights, or of another architecture, before anything is copied.
+
+        Raises:
+            FingerprintMismatch: it was trained with other generator weights.
+            CheckpointError: it is no rearranger checkpoint, or tensors are missing or left over.
+        """
+        check_rearranger_checkpoint(checkpoint, self, self.generator)
+
+
+def look_of(features: Float[Tensor, "batch channel size size"], images: Images, reference: Float[Tensor, "batch channel size size"]) -> Float[Tensor, "batch channel_and_colours size size"]:
+    """What the style loss compares: features in units of the reference's deviation, beside colours of equal total weight."""
+    deviation = reference.std(dim=(0, 2, 3), keepdim=True) + 1e-3
+    colours = torch.nn.functional.adaptive_avg_pool2d(images, features.shape[2])
+    repeats = max(1, features.shape[1] // 3)
+    return torch.cat([features / deviation, colours.repeat(1, repeats, 1, 1)], dim=1)

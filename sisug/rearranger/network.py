@@ -1,0 +1,203 @@
+"""The rearranger's network (stage 1): attention that lays one sample's features out as a target proxy mask.
+
+Which tensors go in and come out is the paper's (Fig. 2, project page); everything between is our choice, as the paper's layers are not published.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sisug.generators import Features
+
+
+def position_code(size: int, bands: int) -> Float[Tensor, "channel size size"]:
+    """Sines and cosines of both axes at wavelengths from the whole map down to two cells.
+
+    The product of two codes depends only on their distance and peaks where it is zero, so that attention can stay in place.
+    """
+    cells = (torch.arange(size) + 0.5) / size
+    frequencies = torch.logspace(0, math.log2(size / 2), bands, base=2.0)
+    angles = 2 * math.pi * cells[:, None] * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1).t()
+    code = torch.cat([line[:, :, None].expand(-1, -1, size), line[:, None, :].expand(-1, size, -1)])
+    return code / math.sqrt(2 * bands)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around a residual path, optionally scaled per channel by a look vector.
+
+    Args:
+        width: channels.
+        look_dim: size of the look vector; 0 for none.
+    """
+
+    def __init__(self, width: int, look_dim: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.conv0 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.look = nn.Linear(look_dim, 2 * width) if look_dim else None
+        nn.init.zeros_(self.conv1.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch width height w"], look: Float[Tensor, "batch look"] | None = None
+    ) -> Float[Tensor, "batch width height w"]:
+        h = self.norm(x)
+        if self.look is not None and look is not None:
+            scale, shift = self.look(look)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        out: Tensor = x + self.conv1(F.silu(self.conv0(F.silu(h))))
+        return out
+
+
+class MaskEncoder(nn.Module):
+    """Proxy mask to one vector a cell that knows the cell's label, place and surroundings: a small U-shaped network.
+
+    Args:
+        clusters: labels of the masks.
+        width: channels.
+        size: height and width of the masks.
+        coarsest: size at which it stops to descend; the global layout is seen there.
+        bands: wavelengths of the position code.
+    """
+
+    code: Tensor
+
+    def __init__(self, clusters: int, width: int, size: int, *, coarsest: int = 4, bands: int = 6) -> None:
+        super().__init__()
+        self.label = nn.Embedding(clusters, width)
+        self.register_buffer("code", position_code(size, bands), persistent=False)
+        self.place = nn.Conv2d(4 * bands, width, 1)
+        levels = max(1, int(math.log2(size // coarsest)) + 1)
+        self.down = nn.ModuleList(Residual(width) for _ in range(levels))
+        self.up = nn.ModuleList(Residual(width) for _ in range(levels - 1))
+
+    def forward(self, mask: Int64[Tensor, "batch size size"]) -> Float[Tensor, "batch width size size"]:
+        x = self.label(mask).permute(0, 3, 1, 2) + self.place(self.code[None])
+        x = x.contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for i, block in enumerate(self.down):
+            if i:
+                x = F.avg_pool2d(x, 2)
+            x = block(x)
+            skips.append(x)
+        skips.pop()
+        for block in self.up:
+            x = block(F.interpolate(x, scale_factor=2.0, mode="nearest") + skips.pop())
+        return x
+
+
+class Rearranger(nn.Module):
+    """R(F, target mask): the content of F, laid out as the target.
+
+    Queries come from the target mask, keys from the source's own mask and features, values are the features and the RGB skip
+    themselves: one attention matrix moves both. A small refinement, zero at the start, repairs what no source cell can give.
+
+    Args:
+        channels: channels of the features.
+        clusters: labels of the proxy masks.
+        size: height and width of features and masks (the split).
+        width: channels of the mask encoder and of the refinement.
+        heads: attention maps; each cell blends them by weights that its query gives.
+        key_channels: content channels of queries and keys.
+        bands: wavelengths of the position code.
+        refinement: residual blocks after the attention; 0 leaves pure rearrangement.
+    """
+
+    code: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        clusters: int,
+        size: int,
+        *,
+        width: int = 64,
+        heads: int = 1,
+        key_channels: int = 64,
+        bands: int = 6,
+        refinement: int = 2,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.encoder = MaskEncoder(clusters, width, size, bands=bands)
+        self.query = nn.Conv2d(width, heads * key_channels, 1)
+        self.key = nn.Conv2d(width + channels, heads * key_channels, 1)
+        self.gate = nn.Conv2d(width, heads, 1) if heads > 1 else None
+        self.register_buffer("code", position_code(size, bands), persistent=False)
+        # Sharpness of content and of place, learnt per head; the start lets a cell look mainly at its neighbourhood.
+        self.content_gain = nn.Parameter(torch.full((heads,), math.log(4.0)))
+        self.place_gain = nn.Parameter(torch.linspace(math.log(20.0), math.log(5.0), heads))
+        look_dim = 2 * channels
+        self.refine_in = nn.Conv2d(channels + 3 + width, width, 3, padding=1) if refinement else None
+        self.refine = nn.ModuleList(Residual(width, look_dim) for _ in range(refinement))
+        self.refine_out = nn.Conv2d(width, channels + 3, 1) if refinement else None
+        if self.refine_out is not None:
+            nn.init.zeros_(self.refine_out.weight)
+            nn.init.zeros_(self.refine_out.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        features: Features,
+        source_mask: Int64[Tensor, "batch size size"],
+        target_mask: Int64[Tensor, "batch size size"],
+    ) -> Features:
+        """Lay features out anew.
+
+        Args:
+            features: what G1 gave for the source.
+            source_mask: the source's own proxy mask.
+            target_mask: the layout to take.
+        """
+        batch = len(target_mask)
+        instance_norm = F.instance_norm(features.map)
+        encoded = self.encoder(torch.cat([source_mask, target_mask]))
+        source_code, target_code = encoded[:batch], encoded[batch:]
+        query = self._heads(self.query(target_code))
+        key = self._heads(self.key(torch.cat([source_code, instance_norm], dim=1)))
+        values = torch.cat([features.map, features.rgb], dim=1)
+        moved = self._attend(query, key, values)
+        if self.gate is None:
+            moved = moved[:, 0]
+        else:
+            moved = (moved * self.gate(target_code).softmax(dim=1)[:, :, None]).sum(dim=1)
+        channels = features.map.shape[1]
+        if self.refine_in is not None and self.refine_out is not None:
+            deviation, mean = torch.std_mean(features.map, dim=(2, 3), unbiased=False)
+            look = torch.cat([mean, deviation], dim=1)
+            scaled = (moved[:, :channels] - mean[:, :, None, None]) / (deviation[:, :, None, None] + 1e-3)
+            h = self.refine_in(torch.cat([scaled, moved[:, channels:], target_code], dim=1))
+            for block in self.refine:
+                h = block(h, look)
+            change = self.refine_out(h).float()
+            moved = moved + torch.cat(
+                [change[:, :channels] * (deviation[:, :, None, None] + 1e-3), change[:, channels:]], dim=1
+            )
+        return Features(moved[:, :channels].contiguous(memory_format=torch.channels_last), moved[:, channels:])
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(batch, heads * channel, size, size) to (batch, heads, cells, channel), of unit mean square."""
+        batch, _, height, width = x.shape
+        x = x.reshape(batch, self.heads, -1, height * width).transpose(2, 3).float()
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6) / math.sqrt(x.shape[-1])
+
+    def _attend(self, query: Tensor, key: Tensor, values: Tensor) -> Tensor:
+        """Attention of every target cell over all source cells; (batch, heads, channel, size, size)."""
+        batch, channels, height, width = values.shape
+        place = self.code.flatten(1).t()[None, None].expand(batch, self.heads, -1, -1)
+        gain, place_gain = (g.exp()[None, :, None, None] for g in (self.content_gain, self.place_gain))
+        q = torch.cat([query * gain, place * place_gain], dim=-1)
+        k = torch.cat([key, place], dim=-1)
+        v = values.flatten(2).transpose(1, 2)[:, None].expand(-1, self.heads, -1, -1)
+        # The fast kernels want one size for queries, keys and values; zeros change no product.
+        size = max(q.shape[-1], v.shape[-1])
+        q, k, v = (F.pad(t, (0, size - t.shape[-1])) for t in (q, k, v))
+        # In float32: the values are the image, and bfloat16 would round them to three digits.
+        with torch.autocast(values.device.type, enabled=False):
+            out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :channels]
+        return out.transpose(2, 3).reshape(batch, self.heads, channels, height, width)

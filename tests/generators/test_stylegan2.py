@@ -1,0 +1,102 @@
+"""The generator as a whole: the shipped file against its published reference, the split, truncation and noise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sisug.generators import Generator, load_generator
+from sisug.generators.backbone import StyleGAN2Backbone
+from sisug.generators.loading import PRESETS
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_generator("avatars")
+
+
+def randomised(resolution: int, channels: int = 6, z_dim: int = 5, w_dim: int = 7, layers: int = 2, seed: int = 0) -> Generator:
+    """Random weights with noise, biases and w_avg that matter."""
+    torch.manual_seed(seed)
+    sizes = {}
+    r = 4
+    while r <= resolution:
+        sizes[r] = channels + r // 4
+        r *= 2
+    generator = Generator(z_dim, w_dim, sizes, mapping_layers=layers)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith(("bias", "noise_strength")):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        generator.mapping.w_avg.normal_()
+    return generator
+
+
+def test_shipped_generator_gives_the_images_of_its_record(shipped):
+    """The record's figures were made with the published implementation."""
+    reference = json.loads(PRESETS["avatars"].with_suffix(".json").read_text())["reference"]
+    z = torch.randn(48, 128, generator=torch.Generator().manual_seed(0))[:4]
+    images = shipped(z)
+    torch.testing.assert_close(images.mean(dim=(1, 2, 3)), torch.tensor(reference["image_mean"]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(images.std(dim=(1, 2, 3)), torch.tensor(reference["image_std"]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(images[3, :, 32, 32], torch.tensor(reference["pixel_3_32_32"]), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("split", [4, 8, 16, 32, 64])
+def test_split_is_exact_at_every_block_of_the_shipped_generator(split):
+    backbone = load_generator("avatars", split)
+    ws = backbone.map(torch.randn(2, 128))
+    # A style of its own for every layer, so that a wrong index shows.
+    ws = ws + 0.1 * torch.randn_like(ws)
+    assert torch.equal(backbone.render(backbone.features(ws), ws), backbone.generator.synthesis(ws))
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32])
+def test_split_is_exact_with_noise_and_biases(resolution):
+    generator = randomised(resolution)
+    for split in generator.synthesis.resolutions:
+        backbone = StyleGAN2Backbone(generator, split)
+        ws = torch.randn(3, backbone.num_ws, backbone.w_dim)
+        features = backbone.features(ws)
+        assert features.map.shape == (3, backbone.feature_channels, split, split)
+        assert features.rgb.shape == (3, 3, split, split)
+        assert torch.equal(backbone.render(features, ws), generator.synthesis(ws))
+
+
+def test_every_style_reaches_the_image():
+    generator = randomised(16)
+    ws = torch.randn(1, generator.synthesis.num_ws, 7)
+    image = generator.synthesis(ws)
+    for i in range(generator.synthesis.num_ws):
+        changed = ws.clone()
+        changed[:, i] += 1
+        assert (generator.synthesis(changed) - image).abs().max() > 1e-3, i
+
+
+def test_truncation_moves_towards_the_mean_style():
+    backbone = StyleGAN2Backbone(randomised(8))
+    z = torch.randn(4, 5)
+    full, mean = backbone.map(z), backbone.generator.mapping.w_avg
+    torch.testing.assert_close(backbone.map(z, 0.0), mean.expand_as(full))
+    torch.testing.assert_close(backbone.map(z, 0.6), mean + 0.6 * (full - mean))
+
+
+def test_noise_modes():
+    generator = randomised(8)
+    z = torch.randn(2, 5)
+    torch.manual_seed(3)
+    const, none, random = (generator(z, noise_mode=mode) for mode in ("const", "none", "random"))
+    assert torch.equal(const, generator(z, noise_mode="const"))
+    assert (const - none).abs().max() > 1e-3
+    assert (random - generator(z, noise_mode="random")).abs().max() > 1e-3
+
+
+def test_features_stay_in_float32_under_autocast(shipped):
+    ws = shipped.map(torch.randn(1, 128))
+    plain = shipped.features(ws)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = shipped.features(ws)
+    assert torch.equal(plain.map, cast.map)
+    assert torch.equal(plain.rgb, cast.rgb)
