@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -157,7 +157,7 @@ class LabelSet:
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+    def from_dict(cls, record: Mapping[str, Any]) -> LabelSet:
         """The label set of a ``to_dict`` record.
 
         Args:

@@ -1,13 +1,15 @@
-"""The drawn avatars: endless faces with exact masks, on the fly or cached; data that ships with the project."""
+"""The drawn avatars: endless faces with exact masks, on the fly or cached; data that ships with the project.
+
+`sisug.data.avatars.datamodule` has the Lightning loaders; it is not imported here, for Lightning takes seconds to load
+and the processes that draw need none of it.
+"""
 
 from sisug.data.avatars.cache import MaterialisedAvatars, cache_folder
-from sisug.data.avatars.datamodule import AvatarsDataModule
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, seed_range
 from sisug.data.avatars.plotting import plot
 
 __all__ = [
     "AvatarSample",
-    "AvatarsDataModule",
     "AvatarsDataset",
     "MaterialisedAvatars",
     "cache_folder",

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,12 @@ class MaterialisedAvatars(Dataset[AvatarSample]):
         bounds = [self.length * part // num_processes for part in range(num_processes + 1)]
         arguments = [str(folder), self.split, str(self.length), str(self.resolution)]
         command = [sys.executable, "-m", "sisug.data.avatars", *arguments]
-        children: list[subprocess.Popen[bytes]] = []
-        try:
+        with ExitStack() as cleanup:
+            children = []
             for start, stop in pairwise(bounds):
-                children.append(subprocess.Popen([*command, str(start), str(stop)], stderr=subprocess.PIPE))
+                child = subprocess.Popen([*command, str(start), str(stop)], stderr=subprocess.PIPE)
+                children.append(cleanup.enter_context(child))
+                cleanup.callback(child.kill)  # runs before the wait; no effect on a child that has ended
             for child in children:
                 _, messages = child.communicate()
                 if child.returncode != 0:
@@ -182,11 +185,6 @@ class MaterialisedAvatars(Dataset[AvatarSample]):
                         messages.decode(errors="replace").strip()[-500:] or "it was killed, perhaps for memory",
                         "try again with num_processes=1",
                     )
-        finally:
-            for child in children:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
 
 
 def draw_range(folder: Path, source: AvatarsDataset, start: int, stop: int) -> None:

@@ -83,7 +83,9 @@ class AvatarsDataModule(LightningDataModule):
         # On one rank too: its order depends on seed and epoch only, so a resumed run agrees with an unbroken one.
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = self.datasets["train"]
-        sampler = DistributedSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=self.seed)
+        sampler: DistributedSampler[AvatarSample] = DistributedSampler(
+            dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=self.seed
+        )
         return self._loader("train", sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[AvatarSample]:
