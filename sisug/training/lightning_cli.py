@@ -52,7 +52,8 @@ class SisugCLI(LightningCLI):
             save_config_callback=RunConfigCallback,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}"}
+            # Without abbreviations: a typo is an error, never another option.
+            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}", "allow_abbrev": False}
             # Short, since usage is printed before each error; --help lists the options all the same.
             | {
                 name: {"usage": f"sisug {name} --config FILE [--config FILE ...] [OPTIONS]"}

@@ -1,0 +1,79 @@
+# Everything a person does with a clone: `make help` lists it. The first target that needs the environment makes it.
+
+VENV ?= .venv
+DATA ?= avatars
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup config train-rearranger train-judge test test-slow lint format constraints clean
+
+# The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
+# constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
+STAMP := $(VENV)/.sisug-is-installed
+BIN := $(VENV)/bin
+
+# `sisug fit` with the layers of an experiment: base, generator, and the stage's own.
+LAYERS = --config experiments/base.yaml --config experiments/generator/$(DATA).yaml --config experiments/rearranger/$(DATA).yaml
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: DATA=$(DATA) (of: $(notdir $(basename $(wildcard experiments/generator/*.yaml)))), ARGS= (options for sisug),"
+	@echo "  VENV=$(VENV). Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
+
+setup: $(STAMP)  ## Make the environment (the other targets do so by themselves)
+
+train-rearranger: experiments/rearranger/$(DATA).yaml $(STAMP)  ## Stage 1: train the rearranger on the generator of DATA
+	$(BIN)/sisug fit $(LAYERS) $(ARGS)
+
+train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter that scores layouts
+	$(BIN)/sisug fit --config experiments/base.yaml --config experiments/judge/$(DATA).yaml $(ARGS)
+
+config: experiments/rearranger/$(DATA).yaml $(STAMP)  ## Print the settings that train-rearranger would use, layers merged
+	@$(BIN)/sisug fit $(LAYERS) $(ARGS) --print_config
+
+test: lint  ## Lint, types and the fast tests
+	$(BIN)/pytest $(ARGS)
+
+test-slow: $(STAMP)  ## The slow tests: training to a result, several processes
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(STAMP)  ## Style, format and types, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Put the code into the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(STAMP)  ## Write constraints.txt from the environment, after trying out newer versions in it
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/python -m pip freeze --all --exclude-editable | grep -v -E -e '^(pip|wheel)==' -e ' @ '; } > constraints.txt.tmp
+	mv constraints.txt.tmp constraints.txt
+
+clean:  ## Remove caches and build outputs (runs and the environment stay)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find sisug tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+experiments/%.yaml:
+	@echo "error: there is no $@. DATA is one of: $(notdir $(basename $(wildcard $(@D)/*.yaml)))" >&2; exit 2
+
+# A virtual environment is made anew where its Python does not start, as after an upgrade of the system's Python.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; python=; \
+	if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
+	  for name in python3.11 python3.12 python3.13 python3; do \
+	    if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; then python=$$name; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "error: sisug needs Python 3.11 or newer; none of python3.11, python3.12, python3.13, python3 is. Install one and run make again." >&2; \
+	    exit 2; \
+	  fi; \
+	  echo "Making the environment $(VENV) with $$($$python --version)"; \
+	  $$python -m venv --clear $(VENV); \
+	fi
+	@echo "Installing sisug and the tested versions of what it needs (once; several GB, some minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
