@@ -18,7 +18,7 @@ from sisug.training.atomic_file import atomic_write
 from sisug.training.run_folder import run_folder
 from sisug.training.throughput import images_seen_of
 
-GridRow = Float[Tensor, "batch 3 height width"] | UInt8[Tensor, "batch 3 height width"]
+GridRow = Float[Tensor, "_ 3 _ _"] | UInt8[Tensor, "_ 3 _ _"]
 """Images of one row: float in [-1, 1], or uint8 (coloured masks)."""
 
 _GAP = 2
@@ -106,7 +106,7 @@ def log_grid(trainer: Trainer, name: str, grid: Image.Image) -> Path | None:
     return path
 
 
-def _to_uint8(row: GridRow) -> UInt8[Tensor, "batch 3 height width"]:
+def _to_uint8(row: GridRow) -> UInt8[Tensor, "_ 3 _ _"]:
     row = row.detach().cpu()
     if row.dtype == torch.uint8:
         return row
