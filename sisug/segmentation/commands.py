@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.errors import CheckpointError, ConfigError
+from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import save_judge
 from sisug.segmentation.module import JudgeModule
@@ -50,8 +48,11 @@ def export(checkpoint: Path, out: Path, name: str = "avatars-judge-unet-v1", tes
         )
     module, resolution = _read_checkpoint(checkpoint)
     judge = Judge(module.network, module.labels, name, resolution)
-    per_class = measure(judge, MaterialisedAvatars("test", test_length, resolution))
-    miou = float(per_class.mean())
+    result = measure(judge, MaterialisedAvatars("test", test_length, resolution))
+    per_class = {
+        label: None if iou.isnan() else round(float(iou), 4)  # None: the class does not occur
+        for label, iou in zip(judge.labels.classes, result.iou, strict=True)
+    }
     report = {
         "training": {
             "command": TRAINED_BY,
@@ -59,28 +60,29 @@ def export(checkpoint: Path, out: Path, name: str = "avatars-judge-unet-v1", tes
             "arguments": json.loads(json.dumps(dict(module.hparams))),
         },
         "measured": {
-            "protocol": f"mIoU over all classes of one confusion matrix of the pixels of {test_length} drawn avatars, "
-            f"test split, {resolution} px, absent classes count 0",
-            "miou": round(miou, 4),
-            "iou": {label: round(float(iou), 4) for label, iou in zip(judge.labels.classes, per_class, strict=True)},
+            "protocol": f"one confusion matrix over all pixels of {test_length} drawn avatars, test split, "
+            f"{resolution} px; mean over the classes that occur",
+            "miou": round(float(result.miou), 4),
+            "accuracy": round(float(result.accuracy), 4),
+            "iou": per_class,
         },
     }
     save_judge(judge, out, {key: module.hparams[key] for key in ARCHITECTURE}, report)
-    return f"{name}: mIoU {miou:.4f} on {test_length} test avatars; written to {out}"
+    return f"{name}: mIoU {float(result.miou):.4f} on {test_length} test avatars; written to {out}"
 
 
-def measure(judge: Judge, dataset: Dataset[Any], batch_size: int = 64) -> Float[Tensor, " classes"]:
-    """IoU of each class over a data set with true masks, from one confusion matrix.
+def measure(judge: Judge, dataset: Dataset[Any], batch_size: int = 64) -> SegmentationResult:
+    """Scores of a judge over a data set with true masks, from one confusion matrix.
 
     Args:
         judge: whose masks are compared with the true ones.
         dataset: of dicts with ``image`` and ``mask``.
         batch_size: images at a time.
     """
-    iou = MulticlassJaccardIndex(judge.labels.num_classes, average="none", ignore_index=judge.labels.ignore)
+    score = SegmentationScore(judge.labels.num_classes, judge.labels.ignore)
     for batch in DataLoader(dataset, batch_size=batch_size):
-        iou.update(judge.segment(batch["image"]), batch["mask"])
-    return iou.compute()
+        score.update(judge.segment(batch["image"]), batch["mask"])
+    return score.compute()
 
 
 def _read_checkpoint(path: Path) -> tuple[JudgeModule, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,11 +34,11 @@ class Judge(nn.Module):
         super().requires_grad_(False)
         super().train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Judge:
         """Stays in eval: statistics of the training data decide, not those of the images that are judged."""
         return super().train(False)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
+    def requires_grad_(self, requires_grad: bool = True) -> Judge:
         """Stays frozen; gradients still pass through to the images."""
         return super().requires_grad_(False)
 
@@ -76,7 +74,7 @@ class Judge(nn.Module):
         """
         return torch.cat([stage.mean(dim=(2, 3)) for stage in self.network.stages(self._resize(images))], dim=1)
 
-    def _resize(self, images: Images) -> Images:
+    def _resize(self, images: Images) -> Float[Tensor, "batch 3 resized resized"]:
         size = (self.resolution, self.resolution)
         if images.shape[-2:] == size:
             return images

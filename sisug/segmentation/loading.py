@@ -49,7 +49,8 @@ def load_judge(name_or_path: str | Path = "avatars") -> Judge:
         network.load_state_dict({key: v.float() if v.is_floating_point() else v for key, v in weights.items()})
         return Judge(network, labels, str(record["name"]), int(record["resolution"]))
     except (SafetensorError, DataError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _unusable(path, f"weights and record do not fit together: {error}") from error
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor, one a line
+        raise _unusable(path, f"weights and record do not fit together: {reason}") from error
 
 
 def save_judge(judge: Judge, path: Path, architecture: Mapping[str, Any], report: Mapping[str, Any]) -> None:

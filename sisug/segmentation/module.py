@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from sisug.conditions.labels import label_set
+from sisug.metrics.segmentation import SegmentationScore
 from sisug.segmentation.degradation import degrade
 from sisug.segmentation.losses import SegmentationLoss
 from sisug.segmentation.network import JudgeNetwork
@@ -65,9 +65,8 @@ class JudgeModule(LightningModule):
         self.network.to(memory_format=self.memory_format)
         self.loss = SegmentationLoss(dice_weight, self.labels.ignore)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
-        count, ignore = self.labels.num_classes, self.labels.ignore
-        self.val_iou = MulticlassJaccardIndex(count, average="none", ignore_index=ignore, validate_args=False)
-        self.test_iou = MulticlassJaccardIndex(count, average="none", ignore_index=ignore, validate_args=False)
+        self.val_score = SegmentationScore(self.labels.num_classes, self.labels.ignore)
+        self.test_score = SegmentationScore(self.labels.num_classes, self.labels.ignore)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         images, masks = batch["image"], batch["mask"]
@@ -81,20 +80,20 @@ class JudgeModule(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        self.val_iou.update(self._predict(batch["image"]), batch["mask"])
+        self.val_score.update(self._predict(batch["image"]), batch["mask"])
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/miou", self.val_iou.compute().mean(), prog_bar=True)
-        self.val_iou.reset()
+        self.log("val/miou", self.val_score.compute().miou, prog_bar=True)
+        self.val_score.reset()
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        self.test_iou.update(self._predict(batch["image"]), batch["mask"])
+        self.test_score.update(self._predict(batch["image"]), batch["mask"])
 
     def on_test_epoch_end(self) -> None:
-        values = self.test_iou.compute()
-        self.log("test/miou", values.mean())
-        self.log_dict({f"test/iou_{name}": value for name, value in zip(self.labels.classes, values, strict=True)})
-        self.test_iou.reset()
+        result = self.test_score.compute()
+        self.log("test/miou", result.miou)
+        self.log_dict({f"test/iou_{name}": iou for name, iou in zip(self.labels.classes, result.iou, strict=True)})
+        self.test_score.reset()
 
     def _predict(self, images: Tensor) -> Tensor:
         return self.network(images.contiguous(memory_format=self.memory_format)).argmax(dim=1)

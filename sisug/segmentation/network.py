@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sisug.types import FeatureMap, Images
+from sisug.types import Images
 
 ENCODER_DEPTH = 3
 """Stages of the encoder, each at half the resolution of the one before: 32, 16 and 8 px for images of 64 px."""
@@ -62,7 +62,7 @@ class JudgeNetwork(nn.Module):
         context = self.unet(images)
         return self.head(torch.cat([context, self.detail(images)], dim=1))
 
-    def stages(self, images: Images) -> list[FeatureMap]:
+    def stages(self, images: Images) -> list[Float[Tensor, "batch _ _ _"]]:
         """The encoder's feature maps, fine to coarse.
 
         Args:

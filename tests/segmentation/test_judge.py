@@ -1,0 +1,202 @@
+"""The judge: frozen, at any image size, its features, and its files; the shipped one reads held-out avatars."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import jaccard_score
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from sisug.conditions.labels import AVATARS
+from sisug.data.avatars.dataset import AvatarsDataset
+from sisug.errors import CheckpointError
+from sisug.segmentation.commands import measure
+from sisug.segmentation.judge import Judge, JudgeFeatures
+from sisug.segmentation.loading import JUDGES, load_judge, save_judge
+from sisug.segmentation.network import JudgeNetwork
+
+SMALL = {"encoder": "tu-resnet10t", "decoder_channels": (8, 8, 8), "detail_channels": 4}
+
+
+@pytest.fixture
+def judge() -> Judge:
+    torch.manual_seed(0)
+    return Judge(JudgeNetwork(AVATARS.num_classes, **SMALL), AVATARS, "small", 32)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Judge:
+    return load_judge("avatars")
+
+
+@pytest.fixture(scope="module")
+def avatars() -> tuple[torch.Tensor, torch.Tensor]:
+    dataset = AvatarsDataset("test", 48, 64)
+    samples = [dataset[index] for index in range(len(dataset))]
+    return torch.stack([s["image"] for s in samples]), torch.stack([s["mask"] for s in samples])
+
+
+def test_is_frozen_and_in_eval_whatever_is_called(judge: Judge) -> None:
+    judge.train().requires_grad_(True)
+    torch.nn.ModuleList([judge, JudgeFeatures(judge)]).train()
+    assert not any(module.training for module in judge.modules())
+    assert not any(parameter.requires_grad for parameter in judge.parameters())
+    before = {key: value.clone() for key, value in judge.state_dict().items()}
+    judge.segment(torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(value, before[key]) for key, value in judge.state_dict().items())
+
+
+def test_gradients_pass_through_to_the_images(judge: Judge) -> None:
+    for read in (judge, judge.features):
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        read(images).square().sum().backward()
+        assert images.grad is not None
+        assert float(images.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (100, 60), (17, 40)])
+def test_masks_have_the_images_size(judge: Judge, height: int, width: int) -> None:
+    masks = judge.segment(torch.rand(2, 3, height, width) * 2 - 1)
+    assert masks.shape == (2, height, width)
+    assert masks.dtype == torch.int64
+    assert 0 <= int(masks.min()) <= int(masks.max()) < 11
+
+
+def test_features_are_rows_of_the_declared_length(judge: Judge) -> None:
+    extractor = JudgeFeatures(judge)
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    assert extractor(images).shape == (3, judge.num_features)
+    assert 64 <= extractor.num_features == judge.num_features <= 256
+    assert torch.allclose(extractor(images)[1:2], extractor(images[1:2]), atol=1e-5)
+
+
+def test_torchmetrics_takes_the_features(judge: Judge) -> None:
+    fid = FrechetInceptionDistance(feature=JudgeFeatures(judge))
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    fid.update(images, real=True)
+    fid.update(images, real=False)
+    assert abs(float(fid.compute())) < 1e-3
+
+
+def test_fingerprint_follows_the_weights(judge: Judge) -> None:
+    other = Judge(judge.network, AVATARS, "other name", 32)
+    assert other.fingerprint == judge.fingerprint
+    with torch.no_grad():
+        judge.network.head[-1].bias[3] += 1e-3
+    assert Judge(judge.network, AVATARS, "small", 32).fingerprint != other.fingerprint
+
+
+# Files
+
+
+@pytest.fixture
+def saved(judge: Judge, tmp_path: Path) -> Path:
+    path = tmp_path / "judges" / "small.safetensors"
+    save_judge(judge, path, SMALL, {"measured": {"miou": 0.5}})
+    return path
+
+
+def test_written_judges_are_read_again(judge: Judge, saved: Path) -> None:
+    loaded = load_judge(saved)
+    assert (loaded.name, loaded.labels, loaded.resolution) == ("small", AVATARS, 32)
+    for key, value in judge.network.state_dict().items():
+        assert torch.allclose(loaded.network.state_dict()[key].float(), value.float(), rtol=1e-3, atol=1e-6), key
+    assert loaded.fingerprint == load_judge(str(saved)).fingerprint
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["small.json", "small.safetensors"]
+    record = json.loads(saved.with_suffix(".json").read_text())
+    assert record["measured"] == {"miou": 0.5}
+    assert record["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
+
+
+def change_record(path: Path, **fields: object) -> None:
+    record = path.with_suffix(".json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | fields))
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def other_label_set(path: Path) -> None:
+    labels = AVATARS.to_dict()
+    change_record(path, label_set=labels | {"classes": labels["classes"][:-1], "palette": labels["palette"][:-1]})
+
+
+def other_weights(path: Path) -> None:
+    weights = load_file(path)
+    weights.pop("head.1.bias")
+    save_file(weights, path)
+    change_record(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.with_suffix(".json").unlink(), "not beside it"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "cannot be read"),
+        (lambda path: path.with_suffix(".json").write_text("[]"), "not the record of a judge"),
+        (lambda path: change_record(path, format="sisug-judge-9"), "not the record of a judge"),
+        (lambda path: path.with_suffix(".json").write_text('{"format": "sisug-judge-1"}'), "no architecture"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "checksum"),
+        (flip_a_byte, "checksum"),
+        (other_label_set, "do not fit together"),
+        (other_weights, "do not fit together"),
+        (lambda path: change_record(path, architecture={**SMALL, "detail_channels": 5}), "do not fit together"),
+        (lambda path: change_record(path, architecture={**SMALL, "depth": 5}), "do not fit together"),
+    ],
+)
+def test_unusable_files_are_named_with_a_remedy(damage: Callable[[Path], None], cause: str, saved: Path) -> None:
+    damage(saved)
+    with pytest.raises(CheckpointError, match=f"{cause}.*sisug judge export.*avatars"):
+        load_judge(saved)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match="comes with the project: avatars"):
+        load_judge("portraits")
+
+
+# The judge that ships
+
+
+def test_shipped_files_are_small_and_tell_their_story(shipped: Judge) -> None:
+    path = JUDGES["avatars"]
+    assert path.stat().st_size <= 3e6
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert shipped.labels == AVATARS
+    assert shipped.name == path.stem == record["name"]
+    assert record["measured"]["miou"] >= 0.88
+    assert "2000" in record["measured"]["protocol"]
+    assert record["training"]["images_seen"] > 0
+
+
+def test_shipped_judge_reads_held_out_avatars(shipped: Judge, avatars: tuple[torch.Tensor, torch.Tensor]) -> None:
+    images, masks = avatars
+    found = shipped.segment(images)
+    iou = jaccard_score(masks.flatten(), found.flatten(), average=None, labels=range(11))
+    assert iou.mean() >= 0.86  # 48 images say less than the 2,000 of the record
+    assert iou.min() >= 0.7
+    samples = [{"image": image, "mask": mask} for image, mask in zip(images, masks, strict=True)]
+    assert np.allclose(measure(shipped, samples, batch_size=20).iou, iou, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_shipped_judge_reads_other_sizes_and_blurred_images(
+    shipped: Judge, avatars: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    images, masks = avatars[0][:16], avatars[1][:16]
+    large = AvatarsDataset("test", 16, 128)
+    at_128 = shipped.segment(torch.stack([large[index]["image"] for index in range(16)]))
+    true_128 = torch.stack([large[index]["mask"] for index in range(16)])
+    assert float((at_128 == true_128).float().mean()) > 0.95
+    blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1)
+    assert float((shipped.segment(blurred) == masks).float().mean()) > 0.94
