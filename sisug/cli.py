@@ -29,7 +29,10 @@ TRAINING = {
 }
 """Lightning's subcommands, with the line that `sisug --help` shows."""
 
-TOOLS: dict[str, tuple[str, str]] = {}
+TOOLS: dict[str, tuple[str, str]] = {
+    "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
+    "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
+}
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""
 
 
