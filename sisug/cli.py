@@ -103,10 +103,10 @@ def _run_tool(arguments: list[str]) -> None:
                 sys.stdout.write(f"{result}\n")
             return
     group = [line for line in _table() if line.split()[0] == arguments[0]]
-    if group:
+    if group and arguments[1:] in ([], ["-h"], ["--help"]):
         sys.stdout.write("\n".join([f"usage: sisug {arguments[0]} COMMAND [OPTIONS]", "", *group, ""]))
         return
-    sys.stderr.write(f"{top_help()}\nerror: there is no command {arguments[0]!r}\n")
+    sys.stderr.write(f"{top_help()}\nerror: there is no command {' '.join(arguments[:2])!r}\n")
     raise SystemExit(BAD_INPUT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -27,8 +28,14 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def lightning_imported() -> None:
+    """Lightning's log handlers keep the stderr of their import, which must not be that of one test's capsys."""
+    importlib.import_module("lightning.pytorch")
+
+
 @pytest.fixture
-def sisug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def sisug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lightning_imported: None) -> Iterator[Callable[..., int]]:
     """Run `sisug ARGUMENTS` in this process, in an empty folder (`tmp_path`); returns the exit code."""
     from sisug.cli import main
 

@@ -141,6 +141,8 @@ def test_tool_takes_its_options_from_the_signature(
 def test_group_alone_lists_its_commands(sisug: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert sisug("toy") == 0
     assert "toy do" in capsys.readouterr().out
+    assert sisug("toy", "dance") == 2
+    assert "no command 'toy dance'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tools")
