@@ -17,10 +17,11 @@ BIN := $(VENV)/bin
 LAYERS = --config experiments/base.yaml --config experiments/generator/$(DATA).yaml --config experiments/rearranger/$(DATA).yaml
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: DATA=$(DATA) (of: $(notdir $(basename $(wildcard experiments/generator/*.yaml)))), ARGS= (options for sisug),"
-	@echo "  VENV=$(VENV). Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
+	@echo "  VENV=$(VENV). bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
+	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
 setup: $(STAMP)  ## Make the environment (the other targets do so by themselves)
 
@@ -47,6 +48,9 @@ lint: $(STAMP)  ## Style, format and types, without changing anything
 format: $(STAMP)  ## Put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-%: benchmarks/%.py $(STAMP)  ## Measure the throughput of NAME on this machine
+	$(BIN)/python $< $(ARGS)
 
 constraints: $(STAMP)  ## Write constraints.txt from the environment, after trying out newer versions in it
 	@{ sed -n '/^#/p' constraints.txt; \
