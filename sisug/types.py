@@ -14,6 +14,9 @@ FeatureMap = Float[Tensor, "batch channel height width"]
 Masks = Int64[Tensor, "batch height width"]
 """Label or cluster numbers; 255 = ignore."""
 
+ProxyMasks = Int64[Tensor, "batch split split"]
+"""Cluster numbers at the generator's split, which is smaller than its images."""
+
 Latents = Float[Tensor, "batch z_dim"]
 """Samples of the generator's input distribution."""
 

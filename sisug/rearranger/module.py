@@ -28,7 +28,7 @@ from sisug.rearranger.losses import (
 )
 from sisug.rearranger.network import Rearranger
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.types import Images, Latents, Masks, Styles
+from sisug.types import Images, Latents, ProxyMasks, Styles
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Rearrangement:
     target: Images
     result: Images
     reconstruction: Images
-    source_mask: Masks
-    target_mask: Masks
-    result_mask: Masks
+    source_mask: ProxyMasks
+    target_mask: ProxyMasks
+    result_mask: ProxyMasks
 
 
 class RearrangerModule(LightningModule):
@@ -214,12 +214,12 @@ class RearrangerModule(LightningModule):
         self.average.update(self.rearranger, step_images)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=count)
 
-    def _lay_out(self, features: Features, mask: Masks, target: Masks) -> Features:
+    def _lay_out(self, features: Features, mask: ProxyMasks, target: ProxyMasks) -> Features:
         result: Features = self.rearranger(features, mask, target)
         return result
 
     def _losses(
-        self, features: Features, result: Features, plain: Images, images: Images, mask: Masks, target: Masks, own: int
+        self, features: Features, result: Features, plain: Images, images: Images, mask: ProxyMasks, target: ProxyMasks, own: int
     ) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses of the rearranger; the first `own` samples are laid out as themselves. A weight of 0 skips the work."""
         wanted = {name for name, weight in self.weights.items() if weight > 0}
@@ -245,7 +245,7 @@ class RearrangerModule(LightningModule):
         return losses
 
     def _train_discriminator(
-        self, optimizer: LightningOptimizer, real: Images, real_mask: Masks, fake: Images, fake_mask: Masks
+        self, optimizer: LightningOptimizer, real: Images, real_mask: ProxyMasks, fake: Images, fake_mask: ProxyMasks
     ) -> dict[str, Float[Tensor, ""]]:
         """One step of the discriminator: plain samples with their own layout against rearranged ones with their target."""
         step = int(self.images_seen) // (len(real) * self.trainer.world_size)
