@@ -206,10 +206,13 @@ class RearrangerModule(LightningModule):
             self.manual_backward(total)
             self.clip_gradients(optimizer, self.gradient_clip, "norm")
             optimizer.step()
-        if self.weights["adversarial"] > 0:
-            losses |= self._train_discriminator(discriminator_optimizer, plain[own:], mask[own:], images[own:], target[own:])
-
         step_images = count * self.trainer.world_size
+        if self.weights["adversarial"] > 0:
+            penalise = self.r1_gamma > 0 and int(self.images_seen) // step_images % self.r1_every == 0
+            losses |= self._train_discriminator(
+                discriminator_optimizer, plain[own:], mask[own:], images[own:], target[own:], penalise
+            )
+
         self.images_seen += step_images
         self.average.update(self.rearranger, step_images)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=count)
@@ -245,16 +248,21 @@ class RearrangerModule(LightningModule):
         return losses
 
     def _train_discriminator(
-        self, optimizer: LightningOptimizer, real: Images, real_mask: ProxyMasks, fake: Images, fake_mask: ProxyMasks
+        self,
+        optimizer: LightningOptimizer,
+        real: Images,
+        real_mask: ProxyMasks,
+        fake: Images,
+        fake_mask: ProxyMasks,
+        penalise: bool,
     ) -> dict[str, Float[Tensor, ""]]:
         """One step of the discriminator: plain samples with their own layout against rearranged ones with their target."""
-        step = int(self.images_seen) // (len(real) * self.trainer.world_size)
         with self.toggled_optimizer(optimizer):
             loss = discriminator_adversarial_loss(
                 self.discriminator(real, real_mask).float(), self.discriminator(fake.detach(), fake_mask).float()
             )
             logged = {"discriminator": loss}
-            if self.r1_gamma > 0 and step % self.r1_every == 0:
+            if penalise:
                 with torch.autocast(self.device.type, enabled=False):
                     logged["r1"] = r1_penalty(lambda images: self.discriminator(images, real_mask), real)
                 loss = loss + logged["r1"] * (self.r1_gamma / 2 * self.r1_every)
