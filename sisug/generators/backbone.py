@@ -88,7 +88,7 @@ class GeneratorBackbone(nn.Module, ABC):
         return super().train(False)
 
     def requires_grad_(self: Backbone, requires_grad: bool = True) -> Backbone:
-        """Stay frozen: whoever thaws a module that holds this one leaves the generator as it is."""
+        """Stay frozen. (The same call on a module that holds this one goes past it, so such modules call `freeze()` before training.)"""
         return super().requires_grad_(False)
 
 

@@ -178,6 +178,10 @@ class RearrangerModule(LightningModule):
         self.self_psnr = ReconstructionPSNR()
         self.self_lpips = lpips_if_available()
 
+    def setup(self, stage: str) -> None:
+        # `requires_grad_()` and Lightning's `unfreeze()` on this module reach every parameter below it directly.
+        self.generator.freeze()
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         betas = (0.0, 0.99)
         return [
