@@ -137,8 +137,7 @@ class RearrangerModule(LightningModule):
             )
         self.save_hyperparameters()
         self.automatic_optimization = False
-        # The generator's weights are not in checkpoints, so their absence is no error on loading.
-        self.strict_loading = False
+        self.register_load_state_dict_post_hook(_generator_may_be_missing)
         self.generator = load_generator(generator, split)
         self.codebook = Codebook(clusters, self.generator.feature_channels, normalisation)
         self.rearranger = Rearranger(
@@ -367,6 +366,11 @@ class RearrangerModule(LightningModule):
             CheckpointError: it is no rearranger checkpoint, or tensors are missing or left over.
         """
         check_rearranger_checkpoint(checkpoint, self, self.generator)
+
+
+def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:
+    """Checkpoints leave the generator's weights out, so their absence is no error; that of any other is."""
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]
 
 
 def look_of(features: Float[Tensor, "batch channel size size"], images: Images, reference: Float[Tensor, "batch channel size size"]) -> Float[Tensor, "batch channel_and_colours size size"]:
