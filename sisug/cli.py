@@ -22,6 +22,9 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM, as from a scheduler: 128 + SIGTERM."""
+
 TRAINING = {
     "fit": "train a module: --config experiments/base.yaml --config ... (see experiments/)",
     "validate": "validate a trained module: --ckpt_path FILE|last",
@@ -43,8 +46,8 @@ def main(args: list[str] | None = None) -> int:
         args: command line without the program's name; None for `sys.argv`.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors in sisug itself keep their traceback, and
-        so do all with SISUG_DEBUG=1.
+        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated. Errors in sisug itself keep
+        their traceback, and so do all with SISUG_DEBUG=1.
     """
     arguments = sys.argv[1:] if args is None else args
     _show_log()
@@ -59,6 +62,8 @@ def main(args: list[str] | None = None) -> int:
         # Lightning turns Ctrl-C into exit code 1, after its clean-up and a line on how to go on.
         if isinstance(stop.__context__, KeyboardInterrupt):
             return INTERRUPTED
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, whose own exit code is 0
+            return TERMINATED
         raise
     except OSError as error:
         cause = _CAUSES.get(error.errno or 0)

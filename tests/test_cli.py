@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,6 +223,14 @@ def test_resume_equals_an_unbroken_run(
     assert steps[:4] == [0, 1, 2, 3]  # the first part's rows are still there
     assert steps[-4:] == [4, 5, 6, 7]
     assert (broken / "config.1.yaml").exists()
+
+
+def test_terminated_by_a_scheduler(
+    sisug: Command, toy: tuple[Any, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert sisug("fit", *toy, "--model.interrupt_at", 20, "--model.signal", int(signal.SIGTERM)) == 143
+    assert "Interrupted after 20 images seen" in caplog.text
+    assert checkpoint(tmp_path / "runs" / "toy" / "version_0")["state_dict"]["images_seen"] == 16
 
 
 def test_last_without_an_earlier_run_starts_afresh(

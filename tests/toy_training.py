@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class ToyModule(LightningModule):
-    def __init__(self, lr: float = 0.1, fail_at: int | None = None, interrupt_at: int | None = None) -> None:
+    def __init__(
+        self, lr: float = 0.1, fail_at: int | None = None, interrupt_at: int | None = None, signal: int = 2
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.lr, self.fail_at, self.interrupt_at = lr, fail_at, interrupt_at
+        self.lr, self.fail_at, self.interrupt_at, self.signal = lr, fail_at, interrupt_at, signal
         self.net = nn.Linear(4, 1)
         self.images_seen: Tensor
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
@@ -25,7 +28,7 @@ class ToyModule(LightningModule):
         if self.fail_at is not None and self.images_seen >= self.fail_at:
             raise RuntimeError("toy failure")
         if self.interrupt_at is not None and self.images_seen >= self.interrupt_at:
-            raise KeyboardInterrupt
+            signal.raise_signal(self.signal)
         loss = self.net(x).square().mean()
         self.log("train/loss", loss)
         return loss

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from sisug.training.run_folder import run_folder
@@ -33,7 +34,8 @@ class ClosingLine(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not trainer.is_global_zero or self._began is None:
             return  # nothing had been trained, so the error speaks for itself
-        how = "Interrupted" if isinstance(exception, KeyboardInterrupt) else "Stopped by an error"
+        asked = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        how = "Interrupted" if asked else "Stopped by an error"
         checkpoint = newest_checkpoint(run_folder(trainer))
         if checkpoint is None:
             rest = "No checkpoint had been written yet, so there is nothing to continue from"
