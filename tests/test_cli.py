@@ -204,6 +204,28 @@ def test_print_config_resolves_the_layers(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_values_made_of_others(
+    sisug: Command,
+    toy: tuple[Any, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    # Across layers, and of a value that the command line changes; jsonargparse calls this mode experimental.
+    monkeypatch.setenv("SCRATCH", "scratch")
+    later = tmp_path / "later.yaml"
+    later.write_text(
+        "model: {init_args: {lr: '${data.init_args.batch_size}'}}\n"
+        "run: {root: '${oc.env:SCRATCH}', name: '${oc.env:NOT_SET,toy}'}\n"
+    )
+    assert sisug(command, *toy, "--config", later, "--data.batch_size", 8, "--print_config") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["lr"] == 8
+    assert config["run"] == {"root": "scratch", "name": "toy", "version": None}
+
+
 def test_resume_equals_an_unbroken_run(
     sisug: Command, toy: tuple[Any, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

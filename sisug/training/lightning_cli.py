@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -32,6 +32,8 @@ class SisugCLI(LightningCLI):
       second logger writes beside the first. Values given in a logger's own `init_args` hold where these are not given.
     - `--ckpt_path last` finds the newest run of that name with a checkpoint and continues it *in its folder*; where
       there is none, `fit` starts afresh and says so.
+    - A value may be made of others, of any layer, or of the environment: `${data.init_args.batch_size}`,
+      `${oc.env:SCRATCH,runs}`.
     - On `fit`, the user's values win over those stored in the checkpoint (Lightning's CLI lets the checkpoint win). The
       optimizer's state still comes from the checkpoint, its learning rate included.
     - The run folder and the checkpoint are checked before a model is built.
@@ -44,6 +46,9 @@ class SisugCLI(LightningCLI):
         self._resumed = False
         self._version_given: str | None = None
         quieten_lightning()
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        # Interpolation is resolved at the end, over all layers and the command line ("omegaconf+"; a test guards it).
+        shared = {"parser_mode": "omegaconf+"}
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -53,10 +58,10 @@ class SisugCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             # Without abbreviations: a typo is an error, never another option.
-            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}", "allow_abbrev": False}
+            parser_kwargs={"prog": "sisug", "version": f"sisug {__version__}", "allow_abbrev": False, **shared}
             # Short, since usage is printed before each error; --help lists the options all the same.
             | {
-                name: {"usage": f"sisug {name} --config FILE [--config FILE ...] [OPTIONS]"}
+                name: {"usage": f"sisug {name} --config FILE [--config FILE ...] [OPTIONS]", **shared}
                 for name in self.subcommands()
             },
             args=args,
