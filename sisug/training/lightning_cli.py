@@ -196,6 +196,8 @@ def quieten_lightning() -> None:
     """Leave out what Lightning says about itself: advertisements, and warnings that only its authors can act on."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tip)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # lightning 2.6 with torch 2.14
+    # Frozen networks (generator, judge) are in eval mode for good.
+    warnings.filterwarnings("ignore", message=r".*Found .* module\(s\) in eval mode at the start of training")
     # Resuming in the same folder, and testing in another one, are what is wanted here.
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*The dirpath has changed from")
