@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.linalg import eigvals
 from sklearn.metrics import jaccard_score
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchvision.transforms.functional import gaussian_blur
 
 from sisug.conditions.labels import AVATARS
 from sisug.data.avatars.dataset import AvatarsDataset
@@ -200,3 +202,31 @@ def test_shipped_judge_reads_other_sizes_and_blurred_images(
     assert float((at_128 == true_128).float().mean()) > 0.95
     blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1)
     assert float((shipped.segment(blurred) == masks).float().mean()) > 0.94
+
+
+def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Closed form between two Gaussians, from the eigenvalues of the covariances' product."""
+    means = (first.mean(0) - second.mean(0)).double()
+    covariances = [np.cov(rows.double().numpy().T) for rows in (first, second)]
+    roots = np.sqrt(np.clip(eigvals(covariances[0] @ covariances[1]).real, 0, None))
+    return float(means.square().sum()) + float(np.trace(covariances[0] + covariances[1])) - 2 * float(roots.sum())
+
+
+def test_features_tell_quality_and_content(shipped: Judge) -> None:
+    datasets = (AvatarsDataset("test", 100, 64), AvatarsDataset("val", 100, 64))
+    samples = [[dataset[index] for index in range(100)] for dataset in datasets]
+    real, plain = (torch.stack([s["image"] for s in part]) for part in samples)
+    hat = torch.stack([(s["mask"] == AVATARS.number("hat")).any() for s in samples[1]])
+
+    def distance(images: torch.Tensor) -> float:
+        with torch.no_grad():
+            return frechet(shipped.features(real), shipped.features(images))
+
+    blurred = [gaussian_blur(plain, [7, 7], [sigma, sigma]) for sigma in (0.6, 1.2)]
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
+    noisy = [(plain + level * noise).clamp(-1, 1) for level in (0.1, 0.2)]
+    base = distance(plain)
+    assert base < distance(blurred[0]) < distance(blurred[1])
+    assert base < distance(noisy[0]) < distance(noisy[1])
+    assert distance(blurred[1]) > 4 * base
+    assert distance(plain[~hat]) > 1.1 * base
