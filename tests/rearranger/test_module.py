@@ -29,7 +29,7 @@ TERMS = ("reconstruction", "image", "perceptual", "mask", "style", "adversarial"
 Make = Callable[..., RearrangerModule]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(tiny_generator_file: Path) -> Make:
     """A module small enough for a step to take milliseconds, with every loss switched on."""
 
@@ -293,11 +293,11 @@ def test_scores_are_of_results_against_targets(make: Make, tmp_path: Path) -> No
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkpoint(make: Make, tmp_path: Path) -> Path:
-    path = tmp_path / "trained.ckpt"
-    train(make(), tmp_path).save_checkpoint(path)
-    return path
+@pytest.fixture(scope="module")
+def checkpoint(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(make(), folder).save_checkpoint(folder / "trained.ckpt")
+    return folder / "trained.ckpt"
 
 
 def test_a_checkpoint_names_its_generator_instead_of_holding_it(checkpoint: Path, tiny_generator_file: Path) -> None:
