@@ -28,7 +28,9 @@ class Judge(nn.Module):
 
     def __init__(self, network: JudgeNetwork, labels: LabelSet, name: str, resolution: int) -> None:
         super().__init__()
-        self.network, self.labels, self.name, self.resolution = network, labels, name, resolution
+        # Channels last: half as fast again on a CPU.
+        self.network = network.to(memory_format=torch.channels_last)
+        self.labels, self.name, self.resolution = labels, name, resolution
         self.fingerprint = fingerprint(network.state_dict())
         self.num_features = sum(network.stage_channels)
         super().requires_grad_(False)
