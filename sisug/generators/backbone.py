@@ -68,6 +68,10 @@ class GeneratorBackbone(nn.Module, ABC):
         """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to the bit."""
 
     @abstractmethod
+    def first_style(self, resolution: int) -> int:
+        """Index of the first style that acts at `resolution`; those before it act below."""
+
+    @abstractmethod
     def splits(self) -> tuple[int, ...]:
         """Resolutions at which this generator can be cut."""
 
@@ -127,6 +131,9 @@ class StyleGAN2Backbone(GeneratorBackbone):
 
     def splits(self) -> tuple[int, ...]:
         return tuple(self.generator.synthesis.resolutions)
+
+    def first_style(self, resolution: int) -> int:
+        return self.generator.synthesis.first_ws(resolution)
 
     def map(
         self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0

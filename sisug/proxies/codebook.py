@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sisug.errors import CodebookError
 
-Normalisation = Literal["standard", "instance"]
+Normalisation = Literal["standard", "instance", "look-free"]
 
 
 class Codebook(nn.Module):
@@ -22,12 +22,14 @@ class Codebook(nn.Module):
         clusters: K, at least 2 (the paper's figures show 22 labels in one face; our default elsewhere is 25).
         channels: channels of the features.
         normalisation: "standard" subtracts each channel's mean over samples and divides by its deviation, which clusters by colour where
-            the features hold colour; "instance" does so per sample, which divides the look out and leaves parts (our choice, measured).
+            the features hold colour; "instance" does so per sample; "look-free" whitens the latter by what changes with the look
+            (`sisug.proxies.look`), which leaves parts that agree between samples (our choice, measured).
     """
 
     centroids: Tensor
     feature_mean: Tensor
     feature_scale: Tensor
+    projection: Tensor
     spread: Tensor
     rows_seen: Tensor
     fitted_at: Tensor
@@ -43,6 +45,7 @@ class Codebook(nn.Module):
         self.register_buffer("centroids", torch.zeros(clusters, channels))
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_scale", torch.ones(channels))
+        self.register_buffer("projection", torch.eye(channels))
         self.register_buffer("spread", torch.ones([]))
         self.register_buffer("rows_seen", torch.zeros(clusters))
         self.register_buffer("fitted_at", torch.full([], -1, dtype=torch.int64))
@@ -55,11 +58,14 @@ class Codebook(nn.Module):
     def normalise(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         """Features as the centroids see them."""
         features = features.float()
-        if self.normalisation == "instance":
-            mean = features.mean(dim=(2, 3), keepdim=True)
-            deviation = features.var(dim=(2, 3), keepdim=True, unbiased=False).add(1e-6).sqrt()
-            return (features - mean) / deviation
-        return (features - self.feature_mean[:, None, None]) / self.feature_scale[:, None, None]
+        if self.normalisation == "standard":
+            return (features - self.feature_mean[:, None, None]) / self.feature_scale[:, None, None]
+        mean = features.mean(dim=(2, 3), keepdim=True)
+        deviation = features.var(dim=(2, 3), keepdim=True, unbiased=False).add(1e-6).sqrt()
+        features = (features - mean) / deviation
+        if self.normalisation == "look-free":
+            features = torch.einsum("cd,bdhw->bchw", self.projection, features)
+        return features
 
     def rows(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "pixels channel"]:
         """One row a pixel, as clustering takes them."""
@@ -92,7 +98,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def measure(self, mean: Float[Tensor, " channel"], second_moment: Float[Tensor, " channel"]) -> None:
-        """Take the channels' mean and mean square over samples; "instance" needs neither."""
+        """Take the channels' mean and mean square over samples, which "standard" alone needs."""
         if self.normalisation == "standard":
             self.feature_mean.copy_(mean)
             self.feature_scale.copy_((second_moment - mean.square()).clamp_min(1e-6).sqrt())
@@ -117,3 +123,8 @@ class Codebook(nn.Module):
         self.spread.fill_(spread)
         self.rows_seen.copy_(rows_seen)
         self.fitted_at.fill_(images_seen)
+
+    @torch.no_grad()
+    def project(self, projection: Float[Tensor, "channel channel"]) -> None:
+        """Take the matrix that divides the look out, in place; centroids must be fitted anew after it."""
+        self.projection.copy_(projection)

@@ -17,12 +17,19 @@ from sisug.errors import CodebookError, ConfigError
 from sisug.generators import GeneratorBackbone
 from sisug.proxies.codebook import Codebook
 from sisug.proxies.kmeans import Backend, KMeansFit, fit_kmeans
+from sisug.proxies.look import look_free_projection, mixed_styles, mixing_covariance, part_covariance
 from sisug.training.seeding import generator_for, seed_for
 
 logger = logging.getLogger(__name__)
 
 _SAMPLES_AT_ONCE = 64
 """Images whose features are computed together."""
+
+_VARIANTS = 4
+"""Samples that share their coarse styles, when the covariance under style mixing is taken."""
+
+_ROUNDS = 3
+"""Turns between clusters and the projection that divides the look out."""
 
 
 class ClusteredModule(Protocol):
@@ -140,18 +147,21 @@ class OnlineClustering(Callback):
         codebook, seen = module.codebook, int(module.images_seen)
         began = time.perf_counter()
         features, rows = self._sample(trainer, pl_module)
-        gathered = cast(Tensor, pl_module.all_gather(rows)).reshape(-1, rows.shape[1])
-        outcome: tuple[KMeansFit | None, CodebookError | None] = (None, None)
+        gathered = cast(Tensor, pl_module.all_gather(rows)).reshape(-1, *rows.shape[1:])
+        mixing = self._mixing(trainer, pl_module)
+        outcome: tuple[KMeansFit | None, Tensor | None, CodebookError | None] = (None, None, None)
         if trainer.is_global_zero:
             try:
-                outcome = (self._fit(gathered, codebook, seen), None)
+                outcome = (*self._fit(gathered, mixing, codebook, seen), None)
             except CodebookError as error:
-                outcome = (None, error)
+                outcome = (None, None, error)
         # An error travels too: a rank that raised alone would leave the others waiting for ever.
-        fit, failure = trainer.strategy.broadcast(outcome, src=0)
+        fit, projection, failure = trainer.strategy.broadcast(outcome, src=0)
         if failure is not None:
             raise failure
         assert fit is not None
+        if projection is not None:
+            codebook.project(projection.to(codebook.projection))
         refresh = apply_fit(codebook, fit, features, images_seen=seen, seconds=time.perf_counter() - began)
         if trainer.is_global_zero:
             logger.info("codebook after %d images: %s", seen, refresh)
@@ -165,16 +175,14 @@ class OnlineClustering(Callback):
 
     def _sample(
         self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[Float[Tensor, "batch channel height width"], Float[Tensor, "rows channel"]]:
+    ) -> tuple[Float[Tensor, "batch channel height width"], Float[Tensor, "batch cell channel"]]:
         """Features of fresh samples of this rank, and rows drawn from them as the codebook sees them."""
         module = cast(ClusteredModule, pl_module)
         generator, codebook = module.generator, module.codebook
         count = max(1, math.ceil(self.sample_images / trainer.world_size))
-        stream = generator_for(
-            seed=self.seed, rank=trainer.global_rank, images_seen=int(module.images_seen), purpose="clustering"
-        )
+        stream = self._stream(trainer, module, "clustering")
         z = torch.randn(count, generator.z_dim, generator=stream).to(pl_module.device)
-        features = torch.cat([generator.features(generator.map(part)).map for part in z.split(_SAMPLES_AT_ONCE)])
+        features = features_of(generator, generator.map(z))
         if not codebook.is_fitted:
             moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
             moments = cast(Tensor, pl_module.all_gather(moments)).reshape(-1, *moments.shape).mean(dim=0)
@@ -183,20 +191,69 @@ class OnlineClustering(Callback):
         kept = min(self.rows_per_image, cells)
         rows = codebook.rows(features).reshape(count, cells, -1)
         picks = torch.rand(count, cells, generator=stream).argsort(dim=1)[:, :kept].to(rows.device)
-        return features, rows.gather(1, picks[:, :, None].expand(-1, -1, rows.shape[2])).flatten(0, 1)
+        return features, rows.gather(1, picks[:, :, None].expand(-1, -1, rows.shape[2]))
 
-    def _fit(self, rows: Float[Tensor, "rows channel"], codebook: Codebook, images_seen: int) -> KMeansFit:
-        """k-means on rank 0: from nothing the first time, from the present centroids later."""
-        warm = codebook.is_fitted
-        return fit_kmeans(
-            rows,
-            codebook.clusters,
-            seed=seed_for(seed=self.seed, rank=0, images_seen=images_seen, purpose="k-means") % 2**31,
-            initial=codebook.centroids if warm else None,
-            iterations=max(1, self.iterations // 4) if warm else self.iterations,
-            restarts=1 if warm else self.restarts,
+    def _mixing(self, trainer: Trainer, pl_module: LightningModule) -> Float[Tensor, "channel channel"] | None:
+        """Covariance under style mixing over all ranks, where the codebook still needs its projection."""
+        module = cast(ClusteredModule, pl_module)
+        generator, codebook = module.generator, module.codebook
+        if codebook.normalisation != "look-free" or codebook.is_fitted:
+            return None
+        groups = max(1, math.ceil(self.sample_images / (2 * _VARIANTS * trainer.world_size)))
+        stream = self._stream(trainer, module, "style mixing")
+        z = torch.randn(groups, generator.z_dim, generator=stream).to(pl_module.device)
+        features = features_of(generator, mixed_styles(generator, z, _VARIANTS, stream))
+        covariance = mixing_covariance(codebook.normalise(features), _VARIANTS)
+        return cast(Tensor, pl_module.all_gather(covariance)).reshape(-1, *covariance.shape).mean(dim=0)
+
+    def _stream(self, trainer: Trainer, module: ClusteredModule, purpose: str) -> torch.Generator:
+        seen = int(module.images_seen)
+        return generator_for(seed=self.seed, rank=trainer.global_rank, images_seen=seen, purpose=purpose)
+
+    def _fit(
+        self,
+        rows: Float[Tensor, "image cell channel"],
+        mixing: Float[Tensor, "channel channel"] | None,
+        codebook: Codebook,
+        images_seen: int,
+    ) -> tuple[KMeansFit, Float[Tensor, "channel channel"] | None]:
+        """k-means on rank 0: from nothing the first time, then from the present centroids; and the projection, if it is due."""
+        seed = seed_for(seed=self.seed, rank=0, images_seen=images_seen, purpose="k-means") % 2**31
+        clusters = codebook.clusters
+        if codebook.is_fitted:
+            iterations = max(1, self.iterations // 4)
+            start = codebook.centroids
+            return fit_kmeans(
+                rows.flatten(0, 1), clusters, seed=seed, initial=start, iterations=iterations, backend=self.backend
+            ), None
+        projection = None
+        if mixing is not None:
+            projection = look_free_projection(mixing)
+            for _ in range(_ROUNDS):
+                # Parts are known once there are clusters, and clusters are parts once the look is out: in turns.
+                projected = rows @ projection
+                rough = fit_kmeans(
+                    projected.flatten(0, 1), clusters, seed=seed, iterations=self.iterations // 4 + 1, backend=self.backend
+                )
+                labels = torch.cdist(projected, rough.centroids).argmin(dim=2)
+                projection = look_free_projection(mixing, part_covariance(rows, labels, clusters))
+            rows = rows @ projection
+        fit = fit_kmeans(
+            rows.flatten(0, 1),
+            clusters,
+            seed=seed,
+            iterations=self.iterations,
+            restarts=self.restarts,
             backend=self.backend,
         )
+        return fit, projection
+
+
+def features_of(
+    generator: GeneratorBackbone, ws: Float[Tensor, "batch num_ws w_dim"]
+) -> Float[Tensor, "batch channel height width"]:
+    """Features of many samples, a few at a time."""
+    return torch.cat([generator.features(part).map for part in ws.split(_SAMPLES_AT_ONCE)])
 
 
 def apply_fit(
