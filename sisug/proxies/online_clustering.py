@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ _ROUNDS = 3
 """Turns between clusters and the projection that divides the look out."""
 
 
+@runtime_checkable
 class ClusteredModule(Protocol):
     """What the callback needs of a LightningModule."""
 
