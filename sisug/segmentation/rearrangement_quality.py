@@ -59,6 +59,9 @@ class RearrangementQuality(Callback):
         for metric in self._metrics():
             metric.to(device)
 
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.pairs = 0  # validations count too
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -140,4 +143,3 @@ class RearrangementQuality(Callback):
                 segmenter=None if name.startswith("frechet") else self.judge.name,
                 fingerprints={"generator": pl_module.generator.fingerprint, "judge": self.judge.fingerprint},
             ).write(run_folder(trainer) / "evaluation" / f"{name}.json")
-        self.pairs = 0
