@@ -8,11 +8,12 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sisug.proxies import KMeansFit, OnlineClustering
+from sisug.proxies import OnlineClustering
 from sisug.training import checkpoint_io
 
 
@@ -80,32 +81,20 @@ class RankDigests(Callback):
 
 
 class ClusteringWithoutBroadcast(OnlineClustering):
-    """OnlineClustering as it would be without its broadcast: each rank keeps what it has itself."""
+    """OnlineClustering where nothing passes between ranks: each clusters what it has sampled itself."""
 
     def cluster(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        sample, rows = self._sample, []
-
-        def sample_and_keep(*arguments: Any) -> Any:
-            features, own = sample(*arguments)
-            rows.append(own)
-            return features, own
-
-        def broadcast(outcome: tuple[KMeansFit | None, Any], src: int = 0) -> tuple[KMeansFit | None, Any]:
-            if outcome[0] is None:  # a rank that only waits for the others' result clusters what it has
-                return self._fit(rows[-1], pl_module.codebook, int(pl_module.images_seen)), None  # type: ignore[arg-type]
-            return outcome
-
-        self._sample = sample_and_keep  # type: ignore[method-assign]
-        trainer.strategy.broadcast = broadcast  # type: ignore[assignment, method-assign]
-        try:
+        strategy = trainer.strategy
+        with (
+            patch.object(strategy, "broadcast", lambda local, src=0: local),
+            patch.object(type(strategy), "is_global_zero", new=True),
+            patch.object(pl_module, "all_gather", lambda local: local),
+        ):
             return super().cluster(trainer, pl_module)
-        finally:
-            self._sample = sample  # type: ignore[method-assign]
-            del trainer.strategy.broadcast
 
 
 class FailingClustering(OnlineClustering):
     """Fails on rank 0 only, the one that clusters, with an error that is not sisug's own."""
 
-    def _fit(self, *_: Any) -> KMeansFit:
+    def _fit(self, *_: Any) -> Any:
         raise RuntimeError("k-means broke")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from integration.runs import Layers, Process, half_written, load
+
+from sisug.proxies.codebook import Normalisation
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +46,11 @@ def watch(folder: Path) -> Layers:
     return (f"--trainer.callbacks+={CALLBACKS}.RankDigests", f"--trainer.callbacks.folder={folder}")
 
 
-def test_ranks_end_with_equal_weights_and_centroids(start: Start, two_processes: Layers, tmp_path: Path) -> None:
-    run = start("fit", *two_processes, *watch(tmp_path / "digests"))
+@pytest.mark.parametrize("normalisation", get_args(Normalisation))
+def test_ranks_end_with_equal_weights_and_centroids(
+    start: Start, two_processes: Layers, tmp_path: Path, normalisation: str
+) -> None:
+    run = start("fit", *two_processes, *watch(tmp_path / "digests"), "--model.normalisation", normalisation)
     assert run.wait() == 0, run.output()
     assert unequal(tmp_path / "digests") == set()
     held = digests(tmp_path / "digests")[0].keys()

@@ -31,9 +31,11 @@ def fitted_at(path: Path) -> int:
     return int(load(path)["state_dict"]["codebook.fitted_at"])
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_resumed_equals_unbroken(sisug: Command, tiny: Layers, tmp_path: Path, precision: str) -> None:
-    common = ("fit", *tiny, "--trainer.precision", precision)
+@pytest.mark.parametrize(("precision", "normalisation"), [("32-true", "look-free"), ("bf16-mixed", "instance")])
+def test_resumed_equals_unbroken(
+    sisug: Command, tiny: Layers, tmp_path: Path, precision: str, normalisation: str
+) -> None:
+    common = ("fit", *tiny, "--trainer.precision", precision, "--model.normalisation", normalisation)
     assert sisug(*common, "--run.name", "unbroken") == 0
     unbroken = tmp_path / "runs/unbroken/version_0/checkpoints/last.ckpt"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +12,25 @@ import pytest
 import torch
 import toy_training
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rearranger.small import TERMS, quiet_trainer, small_module, train
 from torch import Tensor
 
 from sisug.data.latents import LatentDataModule
 from sisug.errors import CheckpointError, CodebookError, ConfigError, FingerprintMismatch
 from sisug.generators import Generator, load_generator
 from sisug.generators.native import write_native
-from sisug.proxies import OnlineClustering
 from sisug.rearranger import Rearrangement, RearrangerModule
 from sisug.rearranger import module as rearranger_module
 
 # The generator is in evaluation mode on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")
 
-TERMS = ("reconstruction", "image", "perceptual", "mask", "style", "adversarial")
-
 Make = Callable[..., RearrangerModule]
 
 
 @pytest.fixture(scope="module")
 def make(tiny_generator_file: Path) -> Make:
-    """A module small enough for a step to take milliseconds, with every loss switched on."""
-
-    def build(kind: type[RearrangerModule] = RearrangerModule, **settings: Any) -> RearrangerModule:
-        torch.manual_seed(0)
-        small = {"generator": str(tiny_generator_file), "split": 8, "clusters": 4, "width": 8, "key_channels": 8}
-        small |= {"bands": 2, "refinement": 1} | {f"{term}_weight": 1.0 for term in TERMS}
-        return kind(**(small | settings))
-
-    return build
-
-
-def trainer_for(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    return Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        **(quiet | {"max_epochs": 1} | settings),
-    )
-
-
-def clustering(**settings: Any) -> OnlineClustering:
-    few = {"sample_images": 8, "rows_per_image": 32, "iterations": 5, "restarts": 1, "refresh_every": 0}
-    return OnlineClustering(**(few | settings))
-
-
-def train(module: LightningModule, folder: Path, *callbacks: Callback, images: int = 12, **settings: Any) -> Trainer:
-    """Train for `images` images in batches of 4, then validate on 4 pairs."""
-    trainer = trainer_for(folder, clustering(), *callbacks, **settings)
-    trainer.fit(module, datamodule=LatentDataModule(images, val_pairs=4, test_pairs=4, batch_size=4))
-    return trainer
+    return partial(small_module, tiny_generator_file)
 
 
 def copy_of(parameters: Any) -> list[Tensor]:
@@ -260,7 +228,7 @@ def test_a_rearrangement_is_what_it_says(make: Make, tmp_path: Path) -> None:
 def test_scores_do_not_depend_on_the_batch_size(make: Make, tmp_path: Path) -> None:
     module = make()
     train(module, tmp_path)
-    trainer = trainer_for(tmp_path)
+    trainer = quiet_trainer(tmp_path)
     scores = []
     for batch_size in (2, 3, 10):
         data = LatentDataModule(12, val_pairs=10, test_pairs=10, batch_size=batch_size)
@@ -355,14 +323,14 @@ def test_nothing_is_copied_from_a_refused_checkpoint(checkpoint: Path, make: Mak
     module = make(clusters=7)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(CheckpointError):
-        trainer_for(tmp_path).validate(
+        quiet_trainer(tmp_path).validate(
             module, datamodule=LatentDataModule(4, 2, 2, 2), ckpt_path=checkpoint, verbose=False
         )
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_a_checkpoint_of_something_else_is_refused(make: Make, tmp_path: Path) -> None:
-    trainer = trainer_for(tmp_path)
+    trainer = quiet_trainer(tmp_path)
     trainer.fit(toy_training.ToyModule(), datamodule=toy_training.ToyData())
     other = tmp_path / "toy.ckpt"
     trainer.save_checkpoint(other)
@@ -382,8 +350,8 @@ def test_a_batch_needs_both_kinds(make: Make, share: float) -> None:
 def test_without_a_codebook_there_is_no_layout(make: Make, tmp_path: Path) -> None:
     module, data = make(), LatentDataModule(8, 2, 2, 4)
     for use in (
-        lambda: trainer_for(tmp_path).fit(module, datamodule=data),
-        lambda: trainer_for(tmp_path).validate(module, datamodule=data),
+        lambda: quiet_trainer(tmp_path).fit(module, datamodule=data),
+        lambda: quiet_trainer(tmp_path).validate(module, datamodule=data),
         lambda: module.rearrange(torch.randn(1, 6), torch.randn(1, 6)),
     ):
         with pytest.raises(CodebookError, match=r"OnlineClustering|--ckpt_path"):
