@@ -52,8 +52,9 @@ def fixed_latents(
 class LatentDataModule(LightningDataModule):
     """Random latents for training, fixed pairs of latents for validation and test.
 
-    Training batches hold `index` and `z`, drawn anew from (seed, rank, images seen), so that a resumed run equals an unbroken one.
-    Validation and test batches hold `index`, `z` (the source) and `z_target` (whose layout the source shall take).
+    Training batches hold `index` and `z`, drawn anew from (seed, rank, images seen), so that a resumed run equals an
+    unbroken one. Validation and test batches hold `index`, `z` (the source) and `z_target` (whose layout the source
+    shall take).
 
     Args:
         images_per_epoch: images over all ranks after which validation runs and a checkpoint is written.
@@ -77,8 +78,9 @@ class LatentDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 2 or images_per_epoch < batch_size or min(val_pairs, test_pairs) < 2:
             raise ConfigError(
-                f"images_per_epoch {images_per_epoch}, batch_size {batch_size}, val_pairs {val_pairs}, test_pairs {test_pairs}",
-                "a batch needs two images, since each takes the layout of another, and an epoch one batch; scores need two pairs",
+                f"images_per_epoch {images_per_epoch}, batch_size {batch_size}, "
+                f"val_pairs {val_pairs}, test_pairs {test_pairs}",
+                "a batch needs two images, as each takes the layout of another; an epoch one batch; scores two pairs",
                 "raise the smaller numbers",
             )
         self.save_hyperparameters()
@@ -100,7 +102,7 @@ class LatentDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Draw the latents, once the batch is on its device and the images seen are known."""
-        assert self.trainer is not None and self.trainer.lightning_module is not None
+        assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         z_dim, index = int(module.generator.z_dim), batch["index"]
         if self.trainer.training:

@@ -20,8 +20,8 @@ class Features(NamedTuple):
 
     Args:
         map: features after the last convolution of the split's block.
-        rgb: image so far, upsampled to the split, before this block adds its own colours. It must be laid out anew together with
-            `map`, else the old layout shows through.
+        rgb: image so far, upsampled to the split, before this block adds its own colours. It must be laid out anew
+            together with `map`, else the old layout shows through.
     """
 
     map: Float[Tensor, "batch channel height width"]
@@ -29,12 +29,14 @@ class Features(NamedTuple):
 
 
 class GeneratorBackbone(nn.Module, ABC):
-    """An unconditional generator G = G2(G1(.)), always frozen and in evaluation mode (paper, Fig. 2: both halves carry a snowflake).
+    """An unconditional generator G = G2(G1(.)), always frozen and in evaluation mode (paper, Fig. 2: both halves carry
+    a snowflake).
 
     Attributes:
         resolution: height and width of the images, pixels.
         split: height and width of the features that pass from G1 to G2.
         feature_channels: channels of those features.
+        channels: resolution in pixels to channels, from 4 up to the image's; sizes an adversary of equal strength.
         num_ws: styles an image takes.
         z_dim: size of a latent.
         w_dim: size of a style.
@@ -45,6 +47,7 @@ class GeneratorBackbone(nn.Module, ABC):
     resolution: int
     split: int
     feature_channels: int
+    channels: dict[int, int]
     num_ws: int
     z_dim: int
     w_dim: int
@@ -52,20 +55,22 @@ class GeneratorBackbone(nn.Module, ABC):
     source: str
 
     @abstractmethod
-    def map(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
-    ) -> Float[Tensor, "batch num_ws w_dim"]:
+    def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
         """Latents to styles; truncation 1 leaves them as they are, 0 gives the mean style."""
 
     @abstractmethod
     def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
-        """G1: styles to the features at the split, in float32 whatever autocast says: clusters must not move with precision."""
+        """G1: styles to the features at the split, in float32 whatever autocast says: clusters must not move with
+        precision.
+        """
 
     @abstractmethod
     def render(
         self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to the bit."""
+        """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to
+        the bit.
+        """
 
     @abstractmethod
     def first_style(self, resolution: int) -> int:
@@ -92,7 +97,9 @@ class GeneratorBackbone(nn.Module, ABC):
         return super().train(False)
 
     def requires_grad_(self: Backbone, requires_grad: bool = True) -> Backbone:
-        """Stay frozen. (The same call on a module that holds this one goes past it, so such modules call `freeze()` before training.)"""
+        """Stay frozen. (The same call on a module that holds this one goes past it, so such modules call `freeze()`
+        before training.)
+        """
         return super().requires_grad_(False)
 
 
@@ -101,7 +108,8 @@ class StyleGAN2Backbone(GeneratorBackbone):
 
     Args:
         generator: network with trained weights.
-        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most (the paper's figures show 64).
+        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most (the paper's figures
+            show 64).
         fingerprint: SHA-256 of the weights.
         source: file or preset that the weights came from.
 
@@ -109,7 +117,9 @@ class StyleGAN2Backbone(GeneratorBackbone):
         ConfigError: the generator has no block of that resolution.
     """
 
-    def __init__(self, generator: Generator, split: int | None = None, *, fingerprint: str = "", source: str = "") -> None:
+    def __init__(
+        self, generator: Generator, split: int | None = None, *, fingerprint: str = "", source: str = ""
+    ) -> None:
         super().__init__()
         self.generator = generator
         self.resolution = generator.resolution
@@ -123,10 +133,11 @@ class StyleGAN2Backbone(GeneratorBackbone):
                 f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
                 f"choose one of them, or leave the split out for {default_split(self.resolution)}",
             )
+        self.channels = generator.channels
         self.feature_channels = generator.channels[self.split]
         self.fingerprint = fingerprint
         self.source = source
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPUs
+        self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.freeze()
 
     def splits(self) -> tuple[int, ...]:
@@ -135,9 +146,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
     def first_style(self, resolution: int) -> int:
         return self.generator.synthesis.first_ws(resolution)
 
-    def map(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
-    ) -> Float[Tensor, "batch num_ws w_dim"]:
+    def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
         styles: Tensor = self.generator.mapping(z, truncation)
         return styles
 
@@ -174,5 +183,5 @@ class StyleGAN2Backbone(GeneratorBackbone):
 
 
 def default_split(resolution: int) -> int:
-    """Half the image's resolution, 64 px at most: the paper's proxy masks measure 64 px; our choice for smaller images."""
+    """Half the image's resolution, 64 px at most: the paper's masks measure 64 px; our choice for smaller images."""
     return min(64, resolution // 2)

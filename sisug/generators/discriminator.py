@@ -47,9 +47,7 @@ class EqualisedConv(nn.Module):
         self.weight_gain = 1.0 / math.sqrt(in_channels * kernel * kernel)
         self.register_buffer("resample_filter", fir_kernel(taps))
 
-    def forward(
-        self, x: Float[Tensor, "batch in height width"]
-    ) -> Float[Tensor, "batch out out_height out_width"]:
+    def forward(self, x: Float[Tensor, "batch in height width"]) -> Float[Tensor, "batch out out_height out_width"]:
         weight = (self.weight * self.weight_gain).to(x.dtype)
         kernel = weight.shape[-1]
         if not self.downsample:
@@ -82,9 +80,7 @@ class DiscriminatorBlock(nn.Module):
         self.fromrgb = EqualisedConv(img_channels, mid_channels, 1, taps=taps) if img_channels else None
         self.conv0 = EqualisedConv(mid_channels, mid_channels, 3, taps=taps)
         self.conv1 = EqualisedConv(mid_channels, out_channels, 3, downsample=True, taps=taps)
-        self.skip = EqualisedConv(
-            mid_channels, out_channels, 1, downsample=True, activate=False, bias=False, taps=taps
-        )
+        self.skip = EqualisedConv(mid_channels, out_channels, 1, downsample=True, activate=False, bias=False, taps=taps)
 
     def forward(
         self,
@@ -102,7 +98,7 @@ class DiscriminatorBlock(nn.Module):
 def minibatch_std(
     x: Float[Tensor, "batch channel height width"], group: int = 4
 ) -> Float[Tensor, "batch channel_and_one height width"]:
-    """Append the mean standard deviation over groups of samples, so that a lack of variety shows (ProGAN, section 3)."""
+    """Append the mean standard deviation over groups, so that a lack of variety shows (ProGAN, section 3)."""
     batch, _, height, width = x.shape
     size = math.gcd(batch, group)
     grouped = x.float().reshape(size, batch // size, *x.shape[1:])
@@ -145,9 +141,7 @@ class Discriminator(nn.Module):
         self.resolutions = sorted((r for r in channels if r > 4), reverse=True)
         for resolution in self.resolutions:
             colours = img_channels if resolution == self.resolutions[0] else 0
-            block = DiscriminatorBlock(
-                channels[resolution], channels[resolution // 2], img_channels=colours, taps=taps
-            )
+            block = DiscriminatorBlock(channels[resolution], channels[resolution // 2], img_channels=colours, taps=taps)
             self.add_module(f"b{resolution}", block)
         self.b4 = DiscriminatorEpilogue(channels[4])
 

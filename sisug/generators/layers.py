@@ -1,4 +1,6 @@
-"""Layers that StyleGAN2's generator and discriminator share (generators): equalised linear maps, FIR resampling, modulation."""
+"""Layers that StyleGAN2's generator and discriminator share (generators): equalised linear maps, FIR resampling,
+modulation.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """sisug's own generator files (generators): safetensors with NVIDIA's key names, and a JSON sidecar for people.
 
-The tensors decide every setting but two that leave no trace in shapes, which the sidecar may name: `mapping_lr_mul` and `conv_clamp`.
+The tensors decide every setting but two that leave no trace in shapes, which the sidecar may name: `mapping_lr_mul` and
+`conv_clamp`.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Disc
         channels[4] = tensors["b4.conv.weight"].shape[0]
         img_channels = tensors[f"b{blocks[-1]}.fromrgb.weight"].shape[1]
     except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{name} holds no StyleGAN2 discriminator", f"{error} is missing", CONVERT_HINT) from error
+        raise CheckpointError(
+            f"{name} holds no StyleGAN2 discriminator", f"{error} is missing", CONVERT_HINT
+        ) from error
     discriminator = Discriminator(channels, img_channels=img_channels)
     load_strictly(discriminator, {key: value.float() for key, value in tensors.items()}, name)
     return discriminator
@@ -189,9 +192,9 @@ def write_native(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         temporary.write_text(json.dumps(sidecar, indent=1) + "\n")
-        os.replace(temporary, path.with_suffix(".json"))
+        temporary.replace(path.with_suffix(".json"))
     finally:
         temporary.unlink(missing_ok=True)
     return mark

@@ -1,6 +1,7 @@
 """StyleGAN2's generator in plain PyTorch (generators): mapping network, synthesis blocks, skip architecture.
 
-Written from the papers (Karras et al. 2020, arXiv 1912.04958 and 2006.06676); parameter names are those of NVIDIA's PyTorch files.
+Written from the papers (Karras et al. 2020, arXiv 1912.04958 and 2006.06676); parameter names are those of NVIDIA's
+PyTorch files.
 """
 
 from __future__ import annotations
@@ -49,9 +50,7 @@ class MappingNetwork(nn.Module):
             self.add_module(f"fc{i}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
-    ) -> Float[Tensor, "batch num_ws w_dim"]:
+    def forward(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
         """Map z to one style a layer.
 
         Args:
@@ -230,9 +229,7 @@ class SynthesisNetwork(nn.Module):
         below = 0
         for resolution in self.resolutions:
             out = channels[resolution]
-            block = SynthesisBlock(
-                below, out, w_dim, resolution, img_channels=img_channels, taps=taps, clamp=clamp
-            )
+            block = SynthesisBlock(below, out, w_dim, resolution, img_channels=img_channels, taps=taps, clamp=clamp)
             self.add_module(f"b{resolution}", block)
             below = out
 
@@ -245,8 +242,8 @@ class SynthesisNetwork(nn.Module):
     def first_ws(self, resolution: int) -> int:
         """Index of the first style that the block at `resolution` uses.
 
-        4 px: convolution 0, colours 1. Every later block: convolutions i and i + 1, colours i + 2, which the next block's first
-        convolution shares.
+        4 px: convolution 0, colours 1. Every later block: convolutions i and i + 1, colours i + 2, which the next
+        block's first convolution shares.
         """
         return 0 if resolution == 4 else 2 * self.resolutions.index(resolution) - 1
 

@@ -14,16 +14,18 @@ Normalisation = Literal["standard", "instance", "look-free"]
 
 
 class Codebook(nn.Module):
-    """K centroids of normalised generator features, shared by all samples (paper, Fig. 2; K-means on features, our reading).
+    """K centroids of normalised generator features, shared by all samples (paper, Fig. 2; K-means on features, our
+    reading).
 
     All of its state is in buffers, written in place, so that checkpoints hold it and DDP can broadcast it.
 
     Args:
         clusters: K, at least 2 (the paper's figures show 22 labels in one face; our default elsewhere is 25).
         channels: channels of the features.
-        normalisation: "standard" subtracts each channel's mean over samples and divides by its deviation, which clusters by colour where
-            the features hold colour; "instance" does so per sample; "look-free" whitens the latter by what changes with the look
-            (`sisug.proxies.look`), which leaves parts that agree between samples (our choice, measured).
+        normalisation: "standard" subtracts each channel's mean over samples and divides by its deviation, which
+            clusters by colour where the features hold colour; "instance" does so per sample; "look-free" whitens the
+            latter by what changes with the look (`sisug.proxies.look`), which leaves parts that agree between samples
+            (our choice, measured).
     """
 
     centroids: Tensor
@@ -38,7 +40,9 @@ class Codebook(nn.Module):
         super().__init__()
         if not 2 <= clusters <= 254:
             raise CodebookError(
-                f"{clusters} clusters", "a proxy mask needs 2 to 254 labels (255 = ignore)", "set clusters within that range"
+                f"{clusters} clusters",
+                "a proxy mask needs 2 to 254 labels (255 = ignore)",
+                "set clusters within that range",
             )
         self.clusters = clusters
         self.normalisation = normalisation
@@ -55,7 +59,9 @@ class Codebook(nn.Module):
         """Whether centroids were ever set."""
         return int(self.fitted_at) >= 0
 
-    def normalise(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
+    def normalise(
+        self, features: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
         """Features as the centroids see them."""
         features = features.float()
         if self.normalisation == "standard":
@@ -71,7 +77,9 @@ class Codebook(nn.Module):
         """One row a pixel, as clustering takes them."""
         return self.normalise(features).permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
-    def distances(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch cluster height width"]:
+    def distances(
+        self, features: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch cluster height width"]:
         """Squared distances of every pixel to every centroid."""
         # Labels must not depend on the precision that a run trains with.
         with torch.autocast(features.device.type, enabled=False):
@@ -91,8 +99,8 @@ class Codebook(nn.Module):
 
         Args:
             features: generator features.
-            temperature: in units of the codebook's mean squared distance, so that it means the same for any features; towards 0 the
-                assignment hardens.
+            temperature: in units of the codebook's mean squared distance, so that it means the same for any features;
+                towards 0 the assignment hardens.
         """
         return torch.log_softmax(-self.distances(features) / (temperature * self.spread), dim=1)
 

@@ -1,8 +1,9 @@
 """Dividing the look out of features before they are clustered (proxies): which directions tell colour, not layout.
 
-A cluster that names a colour carries the target's look into the result. Two signs of look need no label: what changes at a fixed place when
-only fine styles change, and how the mean of one part differs between samples. Features are whitened by the sum of both covariances, so that
-these directions count little in the distance to a centroid (our choice, after linear discriminant analysis; the ablation is in the README).
+A cluster that names a colour carries the target's look into the result. Two signs of look need no label: what changes
+at a fixed place when only fine styles change, and how the mean of one part differs between samples. Features are
+whitened by the sum of both covariances, so that these directions count little in the distance to a centroid (our
+choice, after linear discriminant analysis; the ablation is in the README).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ RIDGE = 0.1
 def mixed_styles(
     generator: GeneratorBackbone, z: Float[Tensor, "pair z_dim"], variants: int, stream: torch.Generator
 ) -> Float[Tensor, "pair_variants num_ws w_dim"]:
-    """Styles that share the coarse layers within each group of `variants` and differ in the fine ones (StyleGAN's style mixing).
+    """Styles that share the coarse layers within each group of `variants` and differ in the fine ones (StyleGAN's style
+    mixing).
 
     Fine are the layers from half the split's resolution upwards.
 

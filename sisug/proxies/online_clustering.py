@@ -1,4 +1,6 @@
-"""The online-clustering callback (proxies): fits the codebook before training and refreshes it while the rearranger learns."""
+"""The online-clustering callback (proxies): fits the codebook before training and refreshes it while the rearranger
+learns.
+"""
 
 from __future__ import annotations
 
@@ -67,16 +69,19 @@ class Refresh:
 class OnlineClustering(Callback):
     """Fits and refreshes a module's codebook from fresh random samples.
 
-    All ranks sample, rank 0 clusters the rows of all, every rank receives the result: with manual optimization DDP never sends buffers
-    again, so the callback does. A refresh starts from the present centroids, which keeps the labels' identity, and averages the new
-    centroids with the old ones by the rows that each has seen, so that the codebook settles. All state lies in the module's buffers.
+    All ranks sample, rank 0 clusters the rows of all, every rank receives the result: with manual optimization DDP
+    never sends buffers again, so the callback does. A refresh starts from the present centroids, which keeps the
+    labels' identity, and averages the new centroids with the old ones by the rows that each has seen, so that the
+    codebook settles. All state lies in the module's buffers.
 
     Args:
         sample_images: random samples a clustering, over all ranks.
         rows_per_image: feature vectors drawn from each; all of them where it has fewer.
         refresh_every: images of training between refreshes; 0 never refreshes.
-        freeze_after: images of training from which the codebook stays as it is; the mapper of stage 2 relies on a fixed one.
-        iterations: k-means iterations of the first fit; refreshes take a quarter of them, as they start from a solution.
+        freeze_after: images of training from which the codebook stays as it is; the mapper of stage 2 relies on a fixed
+            one.
+        iterations: k-means iterations of the first fit; refreshes take a quarter of them, as they start from a
+            solution.
         restarts: first fits from different starts, of which the best is kept.
         backend: k-means implementation; "auto" takes faiss on a GPU where both are there, else faiss on the CPU.
         seed: of samples and k-means.
@@ -100,7 +105,8 @@ class OnlineClustering(Callback):
     ) -> None:
         if min(sample_images, rows_per_image, iterations, restarts) < 1 or min(refresh_every, freeze_after) < 0:
             raise ConfigError(
-                f"sample_images {sample_images}, rows_per_image {rows_per_image}, iterations {iterations}, restarts {restarts}, "
+                f"sample_images {sample_images}, rows_per_image {rows_per_image}, iterations {iterations}, "
+                f"restarts {restarts}, "
                 f"refresh_every {refresh_every}, freeze_after {freeze_after}",
                 "the first four must be at least 1, the last two at least 0",
                 "correct the callback's arguments",
@@ -132,7 +138,9 @@ class OnlineClustering(Callback):
             self._unlogged = None
 
     def is_due(self, images_seen: int, fitted_at: int) -> bool:
-        """Whether a multiple of `refresh_every` was passed since the last clustering, and the codebook is not frozen yet."""
+        """Whether a multiple of `refresh_every` was passed since the last clustering, and the codebook is not frozen
+        yet.
+        """
         if self.refresh_every == 0 or images_seen >= self.freeze_after:
             return False
         return images_seen // self.refresh_every > fitted_at // self.refresh_every
@@ -142,7 +150,8 @@ class OnlineClustering(Callback):
         """Sample, gather, cluster on rank 0, broadcast; the module's codebook is updated in place.
 
         Raises:
-            CodebookError: too few rows for the clusters, features that are not finite, or a backend that is not installed; on every rank.
+            CodebookError: too few rows for the clusters, features that are not finite, or a backend that is not
+                installed; on every rank.
         """
         module = cast(ClusteredModule, pl_module)
         codebook, seen = module.codebook, int(module.images_seen)
@@ -218,7 +227,9 @@ class OnlineClustering(Callback):
         codebook: Codebook,
         images_seen: int,
     ) -> tuple[KMeansFit, Float[Tensor, "channel channel"] | None]:
-        """k-means on rank 0: from nothing the first time, then from the present centroids; and the projection, if it is due."""
+        """k-means on rank 0: from nothing the first time, then from the present centroids; and the projection, if it is
+        due.
+        """
         seed = seed_for(seed=self.seed, rank=0, images_seen=images_seen, purpose="k-means") % 2**31
         clusters = codebook.clusters
         if codebook.is_fitted:
@@ -234,7 +245,11 @@ class OnlineClustering(Callback):
                 # Parts are known once there are clusters, and clusters are parts once the look is out: in turns.
                 projected = rows @ projection
                 rough = fit_kmeans(
-                    projected.flatten(0, 1), clusters, seed=seed, iterations=self.iterations // 4 + 1, backend=self.backend
+                    projected.flatten(0, 1),
+                    clusters,
+                    seed=seed,
+                    iterations=self.iterations // 4 + 1,
+                    backend=self.backend,
                 )
                 labels = torch.cdist(projected, rough.centroids).argmin(dim=2)
                 projection = look_free_projection(mixing, part_covariance(rows, labels, clusters))
@@ -254,7 +269,7 @@ def features_of(
     generator: GeneratorBackbone, ws: Float[Tensor, "batch num_ws w_dim"]
 ) -> Float[Tensor, "batch channel height width"]:
     """Features of many samples, a few at a time."""
-    return torch.cat([generator.features(part).map for part in ws.split(_SAMPLES_AT_ONCE)])
+    return torch.cat([generator.features(part).map for part in torch.split(ws, _SAMPLES_AT_ONCE)])
 
 
 def apply_fit(

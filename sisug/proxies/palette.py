@@ -16,7 +16,8 @@ _GOLDEN_RATIO = 0.618033988749895
 def proxy_palette(clusters: int) -> UInt8[Tensor, "labels 3"]:
     """256 colours: one for each cluster, black for everything else.
 
-    Hues go round by the golden ratio, so that neighbouring labels differ and a label's colour does not depend on their number.
+    Hues go round by the golden ratio, so that neighbouring labels differ and a label's colour does not depend on their
+    number.
     """
     palette = torch.zeros(256, 3, dtype=torch.uint8)
     for label in range(clusters):

@@ -35,7 +35,8 @@ def check_rearranger_checkpoint(
         )
     if recorded["fingerprint"] != generator.fingerprint:
         raise FingerprintMismatch(
-            f"the checkpoint was trained with the generator {recorded.get('source')!r} ({recorded['fingerprint'][:12]})",
+            f"the checkpoint was trained with the generator {recorded.get('source')!r} "
+            f"({recorded['fingerprint'][:12]})",
             f"this run has {generator.source!r}, whose weights are others ({generator.fingerprint[:12]})",
             "give that generator by --model.init_args.generator",
         )

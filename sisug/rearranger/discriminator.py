@@ -14,7 +14,8 @@ from sisug.generators import Discriminator
 class MaskedDiscriminator(nn.Module):
     """Image, with or without a proxy mask, to one logit.
 
-    A plain sample and its own proxy mask are a true pair; a rearranged image and its target must pass for one. That tells more than
+    A plain sample and its own proxy mask are a true pair; a rearranged image and its target must pass for one. That
+    tells more than
     realism: parts must lie where the mask has them, also where clusters alone do not say so (our choice, measured).
 
     Args:
@@ -26,9 +27,7 @@ class MaskedDiscriminator(nn.Module):
     def __init__(self, channels: Mapping[int, int], clusters: int, pretrained: Discriminator | None = None) -> None:
         super().__init__()
         self.network = Discriminator(channels) if pretrained is None else pretrained
-        top = self.network.resolutions[0]
-        first = self.network.get_submodule(f"b{top}.conv0.weight".removesuffix(".weight"))
-        width = int(first.weight.shape[1])  # type: ignore[union-attr, index]
+        width = self.network.get_parameter(f"b{self.network.resolutions[0]}.conv0.weight").shape[1]
         self.label = nn.Embedding(clusters, width) if clusters else None
         if self.label is not None and pretrained is not None:
             nn.init.zeros_(self.label.weight)  # at first it judges as it did

@@ -31,7 +31,7 @@ class RearrangementGrid(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Rearrangement,
+        outputs: Rearrangement,  # type: ignore[override]  # whatever the step returns
         batch: dict[str, object],
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -42,7 +42,7 @@ class RearrangementGrid(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Rearrangement,
+        outputs: Rearrangement,  # type: ignore[override]  # whatever the step returns
         batch: dict[str, object],
         batch_idx: int,
         dataloader_idx: int = 0,

@@ -1,6 +1,7 @@
 """The rearranger's losses (stage 1), as plain functions of tensors.
 
-The paper names self-reconstruction and agreement with the mask; the forms, and style and adversarial terms, are our choice.
+The paper names self-reconstruction and agreement with the mask; the forms, and style and adversarial terms, are our
+choice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sisug.proxies.codebook import Codebook
 
 
 def reconstruction_loss(result: Features, source: Features) -> Float[Tensor, ""]:
-    """Distance in feature space when the target is the source's own mask: mean absolute error in units of each channel's deviation.
+    """Distance in feature space when the target is the source's own mask: mean absolute error in units of each
+    channel's deviation.
 
     Args:
         result: rearranged features.
@@ -31,7 +33,8 @@ def perceptual_loss(
     result: Sequence[Float[Tensor, "batch _channel _height _width"]],
     source: Sequence[Float[Tensor, "batch _channel _height _width"]],
 ) -> Float[Tensor, ""]:
-    """Distance between two images in a discriminator's features, each cell's vector scaled to length one (after LPIPS, without its weights).
+    """Distance between two images in a discriminator's features, each cell's vector scaled to length one (after LPIPS,
+    without its weights).
 
     Args:
         result: features of the reconstruction, a tensor a level.
@@ -78,7 +81,8 @@ def style_loss(
     source_mask: Int64[Tensor, "batch size size"],
     clusters: int,
 ) -> Float[Tensor, ""]:
-    """Difference of mean values under the labels that both masks carry: the result keeps the source's look, part by part.
+    """Difference of mean values under the labels that both masks carry: the result keeps the source's look, part by
+    part.
 
     Args:
         result: features or colours after rearranging, comparable between channels.

@@ -57,12 +57,14 @@ class Rearrangement:
 class RearrangerModule(LightningModule):
     """Trains the rearranger on random samples of a frozen generator, without any label.
 
-    Every batch is laid out partly as itself (self-reconstruction) and partly as its neighbours (mask, style and adversarial terms). The
-    discriminator tells plain samples from rearranged ones. The generator's weights stay out of checkpoints, its fingerprint is in them.
+    Every batch is laid out partly as itself (self-reconstruction) and partly as its neighbours (mask, style and
+    adversarial terms). The discriminator tells plain samples from rearranged ones. The generator's weights stay out of
+    checkpoints, its fingerprint is in them.
 
-    Logs, per step: `train/{reconstruction,image,perceptual,mask,style,adversarial}` (unweighted), `train/{rearranger,discriminator,r1}`. Per validation, over
-    fixed pairs with averaged weights: `val/proxy_miou`, `val/proxy_accuracy` (result's own proxy mask against the target, source and target differ),
-    `val/self_psnr` (decibel, images), and the same under `test/`.
+    Logs, per step: `train/{reconstruction,image,perceptual,mask,style,adversarial}` (unweighted),
+    `train/{rearranger,discriminator,r1}`. Per validation, over fixed pairs with averaged weights: `val/proxy_miou`,
+    `val/proxy_accuracy` (result's own proxy mask against the target, source and target differ), `val/self_psnr`
+    (decibel, images), and the same under `test/`.
 
     Args:
         generator: file or preset of the frozen generator.
@@ -84,7 +86,8 @@ class RearrangerModule(LightningModule):
         adversarial_weight: of the non-saturating loss; 0 trains no discriminator.
         mask_temperature: of the soft assignment, in units of the codebook's spread.
         r1_gamma: weight of the gradient penalty on plain samples.
-        r1_every: steps between gradient penalties, which are weighted accordingly (lazy regularisation, StyleGAN2 section 3.1).
+        r1_every: steps between gradient penalties, which are weighted accordingly (lazy regularisation, StyleGAN2
+            section 3.1).
         learning_rate: of the rearranger (Adam, betas 0 and 0.99).
         discriminator_learning_rate: of the discriminator (the same betas).
         gradient_clip: largest norm of the rearranger's gradient.
@@ -137,7 +140,7 @@ class RearrangerModule(LightningModule):
             )
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.register_load_state_dict_post_hook(_generator_may_be_missing)
+        self.register_load_state_dict_post_hook(_generator_may_be_missing)  # type: ignore[no-untyped-call]
         self.generator = load_generator(generator, split)
         self.codebook = Codebook(clusters, self.generator.feature_channels, normalisation)
         self.rearranger = Rearranger(
@@ -149,11 +152,11 @@ class RearrangerModule(LightningModule):
             key_channels=key_channels,
             bands=bands,
             refinement=refinement,
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ).to(memory_format=torch.channels_last)
         self.average = ExponentialMovingAverage(self.rearranger, ema_half_life_images)
         self.discriminator = MaskedDiscriminator(
-            self.generator.generator.channels, clusters if mask_discriminator else 0, load_discriminator(generator)
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.generator.channels, clusters if mask_discriminator else 0, load_discriminator(generator)
+        ).to(memory_format=torch.channels_last)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
         self.truncation = truncation
@@ -207,7 +210,7 @@ class RearrangerModule(LightningModule):
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
             self.manual_backward(total)
-            self.clip_gradients(optimizer, self.gradient_clip, "norm")
+            self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
             optimizer.step()
         step_images = count * self.trainer.world_size
         if self.weights["adversarial"] > 0:
@@ -225,9 +228,18 @@ class RearrangerModule(LightningModule):
         return result
 
     def _losses(
-        self, features: Features, result: Features, plain: Images, images: Images, mask: ProxyMasks, target: ProxyMasks, own: int
+        self,
+        features: Features,
+        result: Features,
+        plain: Images,
+        images: Images,
+        mask: ProxyMasks,
+        target: ProxyMasks,
+        own: int,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses of the rearranger; the first `own` samples are laid out as themselves. A weight of 0 skips the work."""
+        """Unweighted losses of the rearranger; the first `own` samples are laid out as themselves. A weight of 0 skips
+        the work.
+        """
         wanted = {name for name, weight in self.weights.items() if weight > 0}
         losses: dict[str, Tensor] = {}
         if "adversarial" in wanted:
@@ -259,7 +271,7 @@ class RearrangerModule(LightningModule):
         fake_mask: ProxyMasks,
         penalise: bool,
     ) -> dict[str, Float[Tensor, ""]]:
-        """One step of the discriminator: plain samples with their own layout against rearranged ones with their target."""
+        """One step of the discriminator: plain samples with their layout against rearranged ones with their target."""
         with self.toggled_optimizer(optimizer):
             loss = discriminator_adversarial_loss(
                 self.discriminator(real, real_mask).float(), self.discriminator(fake.detach(), fake_mask).float()
@@ -321,10 +333,14 @@ class RearrangerModule(LightningModule):
     def on_train_start(self) -> None:
         self.require_codebook()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Rearrangement:
+    def validation_step(  # type: ignore[override]  # Lightning passes any type on to the callbacks
+        self, batch: dict[str, Tensor], batch_idx: int
+    ) -> Rearrangement:
         return self._score(batch)
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Rearrangement:
+    def test_step(  # type: ignore[override]  # Lightning passes any type on to the callbacks
+        self, batch: dict[str, Tensor], batch_idx: int
+    ) -> Rearrangement:
         return self._score(batch)
 
     def _score(self, batch: dict[str, Tensor]) -> Rearrangement:
@@ -373,8 +389,14 @@ def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:
     keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]
 
 
-def look_of(features: Float[Tensor, "batch channel size size"], images: Images, reference: Float[Tensor, "batch channel size size"]) -> Float[Tensor, "batch channel_and_colours size size"]:
-    """What the style loss compares: features in units of the reference's deviation, beside colours of equal total weight."""
+def look_of(
+    features: Float[Tensor, "batch channel size size"],
+    images: Images,
+    reference: Float[Tensor, "batch channel size size"],
+) -> Float[Tensor, "batch channel_and_colours size size"]:
+    """What the style loss compares: features in units of the reference's deviation, beside colours of equal total
+    weight.
+    """
     deviation = reference.std(dim=(0, 2, 3), keepdim=True) + 1e-3
     colours = torch.nn.functional.adaptive_avg_pool2d(images, features.shape[2])
     repeats = max(1, features.shape[1] // 3)

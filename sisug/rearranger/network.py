@@ -1,6 +1,7 @@
 """The rearranger's network (stage 1): attention that lays one sample's features out as a target proxy mask.
 
-Which tensors go in and come out is the paper's (Fig. 2, project page); everything between is our choice, as the paper's layers are not published.
+Which tensors go in and come out is the paper's (Fig. 2, project page); everything between is our choice, as the paper's
+layers are not published.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from sisug.generators import Features
 def position_code(size: int, bands: int) -> Float[Tensor, "channel size size"]:
     """Sines and cosines of both axes at wavelengths from the whole map down to two cells.
 
-    The product of two codes depends only on their distance and peaks where it is zero, so that attention can stay in place.
+    The product of two codes depends only on their distance and peaks where it is zero, so that attention can stay in
+    place.
     """
     cells = (torch.arange(size) + 0.5) / size
     frequencies = torch.logspace(0, math.log2(size / 2), bands, base=2.0)
@@ -95,8 +97,10 @@ class MaskEncoder(nn.Module):
 class Rearranger(nn.Module):
     """R(F, target mask): the content of F, laid out as the target.
 
-    Queries come from the target mask, keys from the source's own mask and features, values are the features and the RGB skip
-    themselves: one attention matrix moves both. A small refinement, zero at the start, repairs what no source cell can give.
+    Queries come from the target mask, keys from the source's own mask and features, values are the features and the RGB
+    skip
+    themselves: one attention matrix moves both. A small refinement, zero at the start, repairs what no source cell can
+        give.
 
     Args:
         channels: channels of the features.

@@ -1,4 +1,6 @@
-"""Layout, look and realism of rearranged images, read by a judge (evaluation of stage 1): what the proxy scores cannot tell."""
+"""Layout, look and realism of rearranged images, read by a judge (evaluation of stage 1): what the proxy scores cannot
+tell.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ class RearrangementQuality(Callback):
 
     Logged under `val/` or `test/`, over the pairs of the data module:
 
-    - `layout_miou`: the judge's masks of results against those of the targets' own images, one confusion matrix over all pairs;
-      `layout_miou_source`: the same for the untouched sources.
-    - `look`: mean CIELAB difference per class between result and source, over classes that both have; `look_unrelated`: between target and
-      source, whose looks are unrelated.
-    - `frechet_judge`: Fréchet distance, in the judge's features, of results to as many plain samples; `frechet_judge_plain`: of the targets' own images
-      to the same plain samples.
+    - `layout_miou`: the judge's masks of results against those of the targets' own images, one confusion matrix over
+      all pairs; `layout_miou_source`: the same for the untouched sources.
+    - `look`: mean CIELAB difference per class between result and source, over classes that both have; `look_unrelated`:
+      between target and source, whose looks are unrelated.
+    - `frechet_judge`: Fréchet distance, in the judge's features, of results to as many plain samples;
+      `frechet_judge_plain`: of the targets' own images to the same plain samples.
 
     After a test each figure is written to `evaluation/` in the run folder with its protocol.
 
@@ -37,7 +39,8 @@ class RearrangementQuality(Callback):
     Raises:
         CheckpointError: the judge cannot be loaded.
 
-    Source: our choice: a refinement branch can satisfy the clusters without a good image, so another network must look at the image.
+    Source: our choice: a refinement branch can satisfy the clusters without a good image, so another network must look
+        at the image.
     """
 
     def __init__(self, judge: str = "avatars") -> None:
@@ -66,7 +69,7 @@ class RearrangementQuality(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Rearrangement,
+        outputs: Rearrangement,  # type: ignore[override]  # whatever the step returns
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -77,7 +80,7 @@ class RearrangementQuality(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Rearrangement,
+        outputs: Rearrangement,  # type: ignore[override]  # whatever the step returns
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,

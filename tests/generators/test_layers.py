@@ -49,7 +49,7 @@ def test_downsampling_equals_scipy():
 @pytest.mark.parametrize("upsample", [False, True])
 @pytest.mark.parametrize("demodulate", [False, True])
 def test_modulated_convolution_equals_the_formula(upsample, demodulate):
-    """Weights scaled and normalised per sample, one sample at a time, as section 2.2 of the StyleGAN2 paper writes it."""
+    """Weights scaled and normalised per sample, one sample at a time, as StyleGAN2, section 2.2."""
     x, weight = torch.randn(3, 4, 6, 6, dtype=torch.float64), torch.randn(5, 4, 3, 3, dtype=torch.float64)
     styles = torch.randn(3, 4, dtype=torch.float64) + 1
     kernel = fir_kernel().double()

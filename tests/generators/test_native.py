@@ -15,7 +15,9 @@ from sisug.generators.native import fingerprint, write_native
 
 @pytest.mark.parametrize(("z_dim", "w_dim", "layers", "clamp"), [(5, 7, 2, None), (8, 8, 8, 256.0)])
 def test_round_trip_infers_every_setting(tmp_path, z_dim, w_dim, layers, clamp):
-    generator = Generator(z_dim, w_dim, {4: 6, 8: 5, 16: 4}, mapping_layers=layers, clamp=clamp, mapping_lr_multiplier=0.02)
+    generator = Generator(
+        z_dim, w_dim, {4: 6, 8: 5, 16: 4}, mapping_layers=layers, clamp=clamp, mapping_lr_multiplier=0.02
+    )
     mark = write_native(tmp_path / "g.safetensors", generator, images_seen=7)
     backbone = load_generator(tmp_path / "g.safetensors")
     z = torch.randn(2, z_dim)
@@ -63,7 +65,7 @@ def test_folder_is_refused(tmp_path):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "g.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="no complete safetensors file.*Remedy"):
+    with pytest.raises(CheckpointError, match=r"no complete safetensors file.*Remedy"):
         load_generator(path)
 
 

@@ -17,7 +17,9 @@ def shipped():
     return load_generator("avatars")
 
 
-def randomised(resolution: int, channels: int = 6, z_dim: int = 5, w_dim: int = 7, layers: int = 2, seed: int = 0) -> Generator:
+def randomised(
+    resolution: int, channels: int = 6, z_dim: int = 5, w_dim: int = 7, layers: int = 2, seed: int = 0
+) -> Generator:
     """Random weights with noise, biases and w_avg that matter."""
     torch.manual_seed(seed)
     sizes = {}
