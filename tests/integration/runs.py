@@ -98,7 +98,8 @@ def half_written(folder: Path) -> list[str]:
             elif path.suffix == ".ckpt":
                 load(path)["state_dict"]
             elif path.suffix == ".png":
-                Image.open(path).load()
+                with Image.open(path) as image:
+                    image.load()
             elif path.suffix == ".yaml":
                 yaml.safe_load(path.read_text())
             elif path.suffix == ".csv":

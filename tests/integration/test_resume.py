@@ -13,7 +13,6 @@ from integration.runs import Layers, Process, differences, half_written, load
 Command = Callable[..., int]
 Start = Callable[..., Process]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "generator", "loops")
 """All of a checkpoint but the callbacks' notes (paths, times) and the settings, which differ by the run's length."""
@@ -31,7 +30,10 @@ def fitted_at(path: Path) -> int:
     return int(load(path)["state_dict"]["codebook.fitted_at"])
 
 
-@pytest.mark.parametrize(("precision", "normalisation"), [("32-true", "look-free"), ("bf16-mixed", "instance")])
+@pytest.mark.parametrize(
+    ("precision", "normalisation"),
+    [("32-true", "look-free"), pytest.param("bf16-mixed", "instance", marks=pytest.mark.slow)],
+)
 def test_resumed_equals_unbroken(
     sisug: Command, tiny: Layers, tmp_path: Path, precision: str, normalisation: str
 ) -> None:

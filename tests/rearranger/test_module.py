@@ -22,8 +22,6 @@ from sisug.generators.native import write_native
 from sisug.rearranger import Rearrangement, RearrangerModule
 from sisug.rearranger import module as rearranger_module
 
-# The generator is in evaluation mode on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")
 
 Make = Callable[..., RearrangerModule]
 
