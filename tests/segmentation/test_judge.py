@@ -185,10 +185,10 @@ def test_shipped_judge_reads_held_out_avatars(shipped: Judge, avatars: tuple[tor
     images, masks = avatars
     found = shipped.segment(images)
     iou = jaccard_score(masks.flatten(), found.flatten(), average=None, labels=range(11))
-    assert iou.mean() >= 0.86  # 48 images say less than the 2,000 of the record
+    assert iou.mean() >= 0.88  # 48 images say less than the 2,000 of the record
     assert iou.min() >= 0.7
-    samples = [{"image": image, "mask": mask} for image, mask in zip(images, masks, strict=True)]
-    assert np.allclose(measure(shipped, samples, batch_size=20).iou, iou, atol=1e-5)  # type: ignore[arg-type]
+    again = measure(shipped, AvatarsDataset("test", 48, 64), batch_size=20)
+    assert np.allclose(again.iou, iou, atol=1e-5)
 
 
 def test_shipped_judge_reads_other_sizes_and_blurred_images(
@@ -206,11 +206,11 @@ def test_shipped_judge_reads_other_sizes_and_blurred_images(
 def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
     """Closed form between two Gaussians, with the matrix root from eigenvalues."""
     means = (first.mean(0) - second.mean(0)).double()
-    covariances = [np.cov(rows.double().numpy().T) for rows in (first, second)]
-    values, vectors = np.linalg.eigh(covariances[0])
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    roots = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0))
-    return float(means.square().sum()) + float(np.trace(covariances[0] + covariances[1])) - 2 * float(roots.sum())
+    covariances = [torch.cov(rows.double().T) for rows in (first, second)]
+    values, vectors = torch.linalg.eigh(covariances[0])  # torch, not numpy, whose threads get in each other's way
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    roots = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp_min(0).sqrt()
+    return float(means.square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * roots.sum())
 
 
 def test_features_tell_quality_and_content(shipped: Judge) -> None:
