@@ -27,7 +27,9 @@ from sisug.rearranger.losses import (
     style_loss,
 )
 from sisug.rearranger.network import Rearranger
+from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
+from sisug.training.seeding import generator_for
 from sisug.types import Images, Latents, ProxyMasks, Styles
 
 
@@ -78,6 +80,7 @@ class RearrangerModule(LightningModule):
         refinement: residual blocks after the attention; 0 for pure attention.
         mask_discriminator: the discriminator also sees the layout that an image should have.
         own_share: share of a batch that is laid out as itself.
+        warped_share: share of a batch that is laid out as itself from a warped source, see `random_warp`.
         reconstruction_weight: of the feature distance on own masks.
         image_weight: of the image distance on own masks.
         perceptual_weight: of the distance between discriminator features on own masks.
@@ -93,6 +96,7 @@ class RearrangerModule(LightningModule):
         gradient_clip: largest norm of the rearranger's gradient.
         ema_half_life_images: of the averaged weights that validation and synthesis use.
         truncation: of the samples it learns from; 1 for the generator's full range.
+        seed: of the warps.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -116,6 +120,7 @@ class RearrangerModule(LightningModule):
         refinement: int = 2,
         mask_discriminator: bool = True,
         own_share: float = 0.25,
+        warped_share: float = 0.25,
         reconstruction_weight: float = 1.0,
         image_weight: float = 1.0,
         perceptual_weight: float = 0.0,
@@ -130,13 +135,14 @@ class RearrangerModule(LightningModule):
         gradient_clip: float = 1.0,
         ema_half_life_images: float = 2000.0,
         truncation: float = 1.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < own_share < 1:
+        if not (own_share > 0 and warped_share >= 0 and own_share + warped_share < 1):
             raise ConfigError(
-                f"own_share {own_share}",
+                f"own_share {own_share}, warped_share {warped_share}",
                 "a batch needs samples that are laid out as themselves and samples that are not",
-                "choose a share between 0 and 1, such as 0.25",
+                "choose shares whose sum is below 1, such as 0.25 and 0.25",
             )
         self.save_hyperparameters()
         self.automatic_optimization = False
@@ -161,6 +167,8 @@ class RearrangerModule(LightningModule):
 
         self.truncation = truncation
         self.own_share = own_share
+        self.warped_share = warped_share
+        self.seed = seed
         self.weights = {
             "reconstruction": reconstruction_weight,
             "image": image_weight,
@@ -199,12 +207,14 @@ class RearrangerModule(LightningModule):
             mask = self.codebook.assign(features.map)
             plain = self.generator.render(features, ws).float()
         count = len(mask)
-        own = min(count - 1, max(1, round(self.own_share * count)))
+        exact = min(count - 1, max(1, round(self.own_share * count)))
+        own = min(count - 1, exact + round(self.warped_share * count))
         # The neighbour's mask is a random one, as the batch itself is random.
         target = torch.cat([mask[:own], mask.roll(1, dims=0)[own:]])
+        source, source_mask = self._warp(features, mask, exact, own)
 
         with self.toggled_optimizer(optimizer):
-            result = self._lay_out(features, mask, target)
+            result = self._lay_out(source, source_mask, target)
             images = self.generator.render(result, ws).float()
             losses = self._losses(features, result, plain, images, mask, target, own)
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
@@ -222,6 +232,16 @@ class RearrangerModule(LightningModule):
         self.images_seen += step_images
         self.average.update(self.rearranger, step_images)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=count)
+
+    def _warp(self, features: Features, mask: ProxyMasks, first: int, last: int) -> tuple[Features, ProxyMasks]:
+        """Warp samples `first` to `last`; they keep their targets, so that the answer is the sample as it was."""
+        if first == last:
+            return features, mask
+        stream = generator_for(seed=self.seed, rank=self.global_rank, images_seen=int(self.images_seen), purpose="warp")
+        warped = random_warp(Features(features.map[first:last], features.rgb[first:last]), stream)
+        joined = [torch.cat([x[:first], w, x[last:]]) for x, w in zip(features, warped, strict=True)]
+        masks = torch.cat([mask[:first], self.codebook.assign(warped.map), mask[last:]])
+        return Features(joined[0], joined[1]), masks
 
     def _lay_out(self, features: Features, mask: ProxyMasks, target: ProxyMasks) -> Features:
         result: Features = self.rearranger(features, mask, target)

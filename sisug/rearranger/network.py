@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from sisug.generators import Features
 
+GAIN_RATE = 5.0
+"""How much faster than weights the attention's sharpness learns."""
+
 
 def position_code(size: int, bands: int) -> Float[Tensor, "channel size size"]:
     """Sines and cosines of both axes at wavelengths from the whole map down to two cells.
@@ -134,9 +137,10 @@ class Rearranger(nn.Module):
         self.key = nn.Conv2d(width + channels, heads * key_channels, 1)
         self.gate = nn.Conv2d(width, heads, 1) if heads > 1 else None
         self.register_buffer("code", position_code(size, bands), persistent=False)
-        # Sharpness of content and of place, learnt per head; the start lets a cell look mainly at its neighbourhood.
-        self.content_gain = nn.Parameter(torch.full((heads,), math.log(4.0)))
-        self.place_gain = nn.Parameter(torch.linspace(math.log(20.0), math.log(5.0), heads))
+        # Sharpness of content and of place, learnt per head. Content outweighs place at the start: among cells of
+        # matching content the near ones count, not the reverse.
+        self.content_gain = nn.Parameter(torch.full((heads,), math.log(20.0) / GAIN_RATE))
+        self.place_gain = nn.Parameter(torch.linspace(math.log(12.0), math.log(6.0), heads) / GAIN_RATE)
         look_dim = 2 * channels
         self.refine_in = nn.Conv2d(channels + 3 + width, width, 3, padding=1) if refinement else None
         self.refine = nn.ModuleList(Residual(width, look_dim) for _ in range(refinement))
@@ -194,7 +198,7 @@ class Rearranger(nn.Module):
         """Attention of every target cell over all source cells; (batch, heads, channel, size, size)."""
         batch, channels, height, width = values.shape
         place = self.code.flatten(1).t()[None, None].expand(batch, self.heads, -1, -1)
-        gain, place_gain = (g.exp()[None, :, None, None] for g in (self.content_gain, self.place_gain))
+        gain, place_gain = ((GAIN_RATE * g).exp()[None, :, None, None] for g in (self.content_gain, self.place_gain))
         q = torch.cat([query * gain, place * place_gain], dim=-1)
         k = torch.cat([key, place], dim=-1)
         v = values.flatten(2).transpose(1, 2)[:, None].expand(-1, self.heads, -1, -1)

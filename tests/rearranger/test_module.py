@@ -22,7 +22,6 @@ from sisug.generators.native import write_native
 from sisug.rearranger import Rearrangement, RearrangerModule
 from sisug.rearranger import module as rearranger_module
 
-
 Make = Callable[..., RearrangerModule]
 
 
@@ -116,7 +115,7 @@ def test_the_generator_stays_as_it_is_whatever_is_called(make: Make, tmp_path: P
 
 
 def test_part_of_a_batch_is_laid_out_as_itself_the_rest_as_its_neighbours(make: Make, tmp_path: Path) -> None:
-    module, calls = make(own_share=0.5), []
+    module, calls = make(own_share=0.5, warped_share=0.0), []
     module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     train(module, tmp_path, images=4, limit_val_batches=0)
     ((_, mask, target),) = calls
@@ -127,7 +126,7 @@ def test_part_of_a_batch_is_laid_out_as_itself_the_rest_as_its_neighbours(make: 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_every_batch_has_both_kinds(make: Make, tmp_path: Path, share: float) -> None:
-    trainer = train(make(own_share=share), tmp_path, images=4)
+    trainer = train(make(own_share=share, warped_share=0.0), tmp_path, images=4)
     assert all(torch.isfinite(trainer.logged_metrics[f"train/{term}"]) for term in TERMS)
 
 
@@ -354,3 +353,13 @@ def test_without_a_codebook_there_is_no_layout(make: Make, tmp_path: Path) -> No
     ):
         with pytest.raises(CodebookError, match=r"OnlineClustering|--ckpt_path"):
             use()
+
+
+def test_warped_sources_keep_their_own_target(make: Make, tmp_path: Path) -> None:
+    module, calls = make(own_share=0.25, warped_share=0.5), []
+    module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    train(module, tmp_path, images=4, limit_val_batches=0)
+    ((features, mask, target),) = calls
+    assert torch.equal(target[0], mask[0])
+    assert torch.equal(module.codebook.assign(features.map[1:3]), mask[1:3]), "a warped source has the mask of its warp"
+    assert not torch.equal(target[1:3], mask[1:3])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sisug.generators import Features
 from sisug.rearranger import Rearranger
-from sisug.rearranger.network import MaskEncoder, position_code
+from sisug.rearranger.network import GAIN_RATE, MaskEncoder, position_code
 
 SIZE, CHANNELS, CLUSTERS = 8, 6, 5
 CELLS = SIZE * SIZE
@@ -83,8 +83,8 @@ def test_attention_equals_the_softmax_written_out(heads: int) -> None:
     mean, deviation = features.map.mean((2, 3), keepdim=True), features.map.std((2, 3), keepdim=True, unbiased=False)
     key = cells(net.key(torch.cat([source_code, (features.map - mean) / deviation], dim=1)))
     place = net.code.flatten(1).T
-    logits = net.content_gain.exp()[:, None, None] * (query @ key.transpose(2, 3))
-    logits = logits + net.place_gain.exp()[:, None, None] * (place @ place.T)
+    logits = (GAIN_RATE * net.content_gain).exp()[:, None, None] * (query @ key.transpose(2, 3))
+    logits = logits + (GAIN_RATE * net.place_gain).exp()[:, None, None] * (place @ place.T)
     values = torch.cat(list(features), dim=1).flatten(2).transpose(1, 2)[:, None]
     moved = logits.softmax(dim=-1) @ values
     blend = torch.ones(2, 1, CELLS) if net.gate is None else net.gate(target_code).flatten(2).softmax(dim=1)
@@ -96,8 +96,8 @@ def test_attention_equals_the_softmax_written_out(heads: int) -> None:
 def test_with_place_alone_the_output_is_the_source(heads: int) -> None:
     net = network(heads=heads)
     with torch.no_grad():
-        net.content_gain.fill_(math.log(1e-3))
-        net.place_gain.fill_(math.log(1e4))
+        net.content_gain.fill_(math.log(1e-3) / GAIN_RATE)
+        net.place_gain.fill_(math.log(1e4) / GAIN_RATE)
     features, source, target = sample()
     for layout in (source, target):
         out = net(features, source, layout)
@@ -122,7 +122,7 @@ def test_with_labels_alone_a_cell_gets_the_mean_of_the_sources_cells_of_its_labe
             layer.bias.zero_()
             layer.weight.zero_()
             layer.weight[:, :CLUSTERS, 0, 0] = torch.eye(CLUSTERS)
-        net.content_gain.fill_(math.log(100.0))
+        net.content_gain.fill_(math.log(100.0) / GAIN_RATE)
         net.place_gain.fill_(-math.inf)
     features, source, target = sample(1)
     out = net(features, source, target)
@@ -208,7 +208,7 @@ def test_every_parameter_learns(heads: int) -> None:
 def test_under_autocast_values_are_moved_in_float32() -> None:
     net = network()
     with torch.no_grad():
-        net.place_gain.fill_(math.log(1e4))
+        net.place_gain.fill_(math.log(1e4) / GAIN_RATE)
     features, source, _ = sample()
     with torch.autocast("cpu", torch.bfloat16):
         out = net(features, source, source)
@@ -265,6 +265,6 @@ def test_a_cells_code_knows_the_whole_layout(size: int) -> None:
 def test_the_target_decides_the_layout() -> None:
     net = network(shaken=False)
     with torch.no_grad():
-        net.content_gain.fill_(math.log(50.0))
+        net.content_gain.fill_(math.log(50.0) / GAIN_RATE)
     features, source, target = sample()
     assert not torch.allclose(net(features, source, target).map, net(features, source, source).map, atol=1e-2)

@@ -25,7 +25,6 @@ from sisug.segmentation.network import JudgeNetwork
 from sisug.segmentation.rearrangement_quality import RearrangementQuality
 from sisug.types import Latents
 
-
 SMALL: dict[str, Any] = {"encoder": "tu-resnet10t", "decoder_channels": (8, 8, 8), "detail_channels": 4}
 FIGURES = ("layout_miou", "layout_miou_source", "look", "look_unrelated", "frechet_judge", "frechet_judge_plain")
 PAIRS = 10
