@@ -144,6 +144,15 @@ class RearrangerModule(LightningModule):
                 "a batch needs samples that are laid out as themselves and samples that are not",
                 "choose shares whose sum is below 1, such as 0.25 and 0.25",
             )
+        _check_range(width=width, heads=heads, key_channels=key_channels, bands=bands, above=0)
+        _check_range(mask_temperature=mask_temperature, r1_every=r1_every, gradient_clip=gradient_clip, above=0)
+        _check_range(ema_half_life_images=ema_half_life_images, above=0)
+        _check_range(refinement=refinement, reconstruction_weight=reconstruction_weight, image_weight=image_weight)
+        _check_range(perceptual_weight=perceptual_weight, mask_weight=mask_weight, style_weight=style_weight)
+        _check_range(adversarial_weight=adversarial_weight, r1_gamma=r1_gamma, learning_rate=learning_rate)
+        _check_range(discriminator_learning_rate=discriminator_learning_rate)
+        if width % 8:
+            raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.register_load_state_dict_post_hook(_generator_may_be_missing)  # type: ignore[no-untyped-call]
@@ -402,6 +411,18 @@ class RearrangerModule(LightningModule):
             CheckpointError: it is no rearranger checkpoint, or tensors are missing or left over.
         """
         check_rearranger_checkpoint(checkpoint, self, self.generator)
+
+
+def _check_range(*, above: float | None = None, **values: float) -> None:
+    """Refuse numbers that are not above a bound; without one, numbers below 0.
+
+    Raises:
+        ConfigError: names the first such number.
+    """
+    for name, value in values.items():
+        if not (value >= 0 if above is None else value > above):
+            bound = "at least 0" if above is None else f"above {above:g}"
+            raise ConfigError(f"{name} {value}", f"it must be {bound}", "correct it, or leave it out for the default")
 
 
 def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:

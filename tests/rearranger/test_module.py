@@ -344,6 +344,25 @@ def test_a_batch_needs_both_kinds(make: Make, share: float) -> None:
         make(own_share=share)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("width", 0),
+        ("width", 12),
+        ("heads", 0),
+        ("r1_every", 0),
+        ("refinement", -1),
+        ("mask_temperature", 0.0),
+        ("style_weight", -1.0),
+        ("learning_rate", float("nan")),
+        ("ema_half_life_images", 0.0),
+    ],
+)
+def test_numbers_out_of_range_are_named(make: Make, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} {value}\. Cause: .* Remedy: "):
+        make(**{name: value})
+
+
 def test_without_a_codebook_there_is_no_layout(make: Make, tmp_path: Path) -> None:
     module, data = make(), LatentDataModule(8, 2, 2, 4)
     for use in (
