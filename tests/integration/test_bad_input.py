@@ -36,7 +36,7 @@ WHILE_BUILDING = [
     (("--model.generator", "generators/folder.safetensors"), "cannot be opened", "check the path"),
     (("--model.split", "5"), "split 5", "choose one of them"),
     (("--model.clusters", "1"), "1 clusters", "set clusters within that range"),
-    (("--model.own_share", "1.5"), "own_share 1.5", "choose a share between 0 and 1"),
+    (("--model.own_share", "1.5"), "own_share 1.5", "choose shares"),
     (("--data.batch_size", "1"), "batch_size 1", "raise the smaller numbers"),
     (("--data.images_per_epoch", "2"), "images_per_epoch 2", "raise the smaller numbers"),
 ]
