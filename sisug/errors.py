@@ -43,3 +43,15 @@ class DataError(SisugError):
 
 class RunError(SisugError):
     """A run cannot start or go on: an unwritable folder, a full disk, a folder that belongs to another run."""
+
+
+def check_range(*, above: float | None = None, **values: float) -> None:
+    """Refuse numbers that are not above a bound; without one, numbers below 0.
+
+    Raises:
+        ConfigError: names the first such number.
+    """
+    for name, value in values.items():
+        if not (value >= 0 if above is None else value > above):
+            bound = "at least 0" if above is None else f"above {above:g}"
+            raise ConfigError(f"{name} {value}", f"it must be {bound}", "correct it, or leave it out for the default")

@@ -6,7 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sisug.errors import ConfigError
 from sisug.proxies.palette import colour_proxy_masks
-from sisug.rearranger.module import Rearrangement, RearrangerModule
+from sisug.rearranger.module import RearrangerModule
+from sisug.rearranger.result import Rearrangement
 from sisug.training.image_grid import GridRow, log_grid, make_grid
 
 LABELS = ("source", "target mask", "target", "result", "self")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sisug.generators import Features
 from sisug.proxies.codebook import Codebook
+from sisug.types import Images
 
 
 def reconstruction_loss(result: Features, source: Features) -> Float[Tensor, ""]:
@@ -72,6 +73,20 @@ def cluster_means(
     counts = members.sum(dim=1)
     sums = torch.einsum("bnk,bcn->bkc", members, values.flatten(2))
     return sums / counts.clamp_min(1)[..., None], counts / members.shape[1]
+
+
+def look_of(
+    features: Float[Tensor, "batch channel size size"],
+    images: Images,
+    reference: Float[Tensor, "batch channel size size"],
+) -> Float[Tensor, "batch channel_and_colours size size"]:
+    """What the style loss compares: features in units of the reference's deviation, beside colours of equal total
+    weight.
+    """
+    deviation = reference.std(dim=(0, 2, 3), keepdim=True) + 1e-3
+    colours = F.adaptive_avg_pool2d(images, features.shape[2])
+    repeats = max(1, features.shape[1] // 3)
+    return torch.cat([features / deviation, colours.repeat(1, repeats, 1, 1)], dim=1)
 
 
 def style_loss(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -11,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from sisug.errors import CodebookError, ConfigError
+from sisug.errors import CodebookError, ConfigError, check_range
 from sisug.generators import Features, load_discriminator, load_generator
 from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
 from sisug.proxies.codebook import Codebook, Normalisation
@@ -20,6 +19,7 @@ from sisug.rearranger.discriminator import MaskedDiscriminator
 from sisug.rearranger.losses import (
     discriminator_adversarial_loss,
     generator_adversarial_loss,
+    look_of,
     mask_loss,
     perceptual_loss,
     r1_penalty,
@@ -27,33 +27,11 @@ from sisug.rearranger.losses import (
     style_loss,
 )
 from sisug.rearranger.network import Rearranger
+from sisug.rearranger.result import Rearrangement
 from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.training.seeding import generator_for
 from sisug.types import Images, Latents, ProxyMasks, Styles
-
-
-@dataclass(frozen=True)
-class Rearrangement:
-    """One batch laid out anew, with everything that scores and pictures need.
-
-    Args:
-        source: plain samples, whose look is kept.
-        target: plain samples, whose layout is taken.
-        result: the sources, laid out as the targets.
-        reconstruction: the sources, laid out as themselves.
-        source_mask: proxy masks of the sources.
-        target_mask: proxy masks of the targets.
-        result_mask: proxy masks derived anew from the rearranged features.
-    """
-
-    source: Images
-    target: Images
-    result: Images
-    reconstruction: Images
-    source_mask: ProxyMasks
-    target_mask: ProxyMasks
-    result_mask: ProxyMasks
 
 
 class RearrangerModule(LightningModule):
@@ -144,13 +122,13 @@ class RearrangerModule(LightningModule):
                 "a batch needs samples that are laid out as themselves and samples that are not",
                 "choose shares whose sum is below 1, such as 0.25 and 0.25",
             )
-        _check_range(width=width, heads=heads, key_channels=key_channels, bands=bands, above=0)
-        _check_range(mask_temperature=mask_temperature, r1_every=r1_every, gradient_clip=gradient_clip, above=0)
-        _check_range(ema_half_life_images=ema_half_life_images, above=0)
-        _check_range(refinement=refinement, reconstruction_weight=reconstruction_weight, image_weight=image_weight)
-        _check_range(perceptual_weight=perceptual_weight, mask_weight=mask_weight, style_weight=style_weight)
-        _check_range(adversarial_weight=adversarial_weight, r1_gamma=r1_gamma, learning_rate=learning_rate)
-        _check_range(discriminator_learning_rate=discriminator_learning_rate)
+        check_range(width=width, heads=heads, key_channels=key_channels, bands=bands, above=0)
+        check_range(mask_temperature=mask_temperature, r1_every=r1_every, gradient_clip=gradient_clip, above=0)
+        check_range(ema_half_life_images=ema_half_life_images, above=0)
+        check_range(refinement=refinement, reconstruction_weight=reconstruction_weight, image_weight=image_weight)
+        check_range(perceptual_weight=perceptual_weight, mask_weight=mask_weight, style_weight=style_weight)
+        check_range(adversarial_weight=adversarial_weight, r1_gamma=r1_gamma, learning_rate=learning_rate)
+        check_range(discriminator_learning_rate=discriminator_learning_rate)
         if width % 8:
             raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
         self.save_hyperparameters()
@@ -413,32 +391,6 @@ class RearrangerModule(LightningModule):
         check_rearranger_checkpoint(checkpoint, self, self.generator)
 
 
-def _check_range(*, above: float | None = None, **values: float) -> None:
-    """Refuse numbers that are not above a bound; without one, numbers below 0.
-
-    Raises:
-        ConfigError: names the first such number.
-    """
-    for name, value in values.items():
-        if not (value >= 0 if above is None else value > above):
-            bound = "at least 0" if above is None else f"above {above:g}"
-            raise ConfigError(f"{name} {value}", f"it must be {bound}", "correct it, or leave it out for the default")
-
-
 def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:
     """Checkpoints leave the generator's weights out, so their absence is no error; that of any other is."""
     keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]
-
-
-def look_of(
-    features: Float[Tensor, "batch channel size size"],
-    images: Images,
-    reference: Float[Tensor, "batch channel size size"],
-) -> Float[Tensor, "batch channel_and_colours size size"]:
-    """What the style loss compares: features in units of the reference's deviation, beside colours of equal total
-    weight.
-    """
-    deviation = reference.std(dim=(0, 2, 3), keepdim=True) + 1e-3
-    colours = torch.nn.functional.adaptive_avg_pool2d(images, features.shape[2])
-    repeats = max(1, features.shape[1] // 3)
-    return torch.cat([features / deviation, colours.repeat(1, repeats, 1, 1)], dim=1)

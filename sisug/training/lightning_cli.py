@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
-from sisug.errors import CheckpointError, ConfigError
+from sisug.errors import CheckpointError, ConfigError, SisugError
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.run_config import RunConfigCallback
 from sisug.training.run_folder import check_run_folder, check_unused
@@ -134,6 +134,17 @@ class SisugCLI(LightningCLI):
             if self.config["subcommand"] == "fit" and section["ckpt_path"] is None:
                 check_unused(folder)
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; an error of ours that comes out of one of them is shown as it is."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # jsonargparse wraps whatever a constructor raises into a page about types.
+            own = sisug_error_behind(error)
+            if own is None:
+                raise
+            raise own from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the atomic checkpoint writer, unless the trainer has a writer already."""
         plugins = self._get(self.config_init, "trainer")["plugins"] or []
@@ -141,6 +152,13 @@ class SisugCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+
+def sisug_error_behind(error: BaseException | None) -> SisugError | None:
+    """The error of ours that another one was raised from, or None."""
+    while error is not None and not isinstance(error, SisugError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def stored_hyperparameters(path: str) -> dict[str, Any]:

@@ -45,13 +45,8 @@ BEFORE_BUILDING = [
     (("--ckpt_path", "none.ckpt"), "none.ckpt does not exist", "give the path"),
 ]
 
-WRAPPED = pytest.mark.xfail(reason="jsonargparse wraps what a constructor raises, and the command lets that through")
 
-
-@pytest.mark.parametrize(
-    ("arguments", "state", "remedy"),
-    [*(pytest.param(*case, marks=WRAPPED) for case in WHILE_BUILDING), *BEFORE_BUILDING],
-)
+@pytest.mark.parametrize(("arguments", "state", "remedy"), WHILE_BUILDING + BEFORE_BUILDING)
 @pytest.mark.usefixtures("generators")
 def test_refused_before_anything_is_written(
     sisug: Command,
