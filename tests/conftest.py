@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c_interrupts() -> Iterator[None]:
-    """A shell starts background jobs with SIGINT ignored, and Python keeps that: tests of Ctrl-C need the usual handler."""
+    """A shell starts background jobs with SIGINT ignored, and Python keeps that; tests of Ctrl-C need its handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
