@@ -139,20 +139,31 @@ def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Disc
     return discriminator
 
 
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, side: str = "expected") -> list[str]:
+    """What keeps tensors from being copied as a whole: those that are missing, left over or of another shape.
+
+    Args:
+        expected: tensors of the network that is to take them.
+        found: tensors of the file.
+        side: what to call the former in messages.
+    """
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(found[name].shape)}, {side} {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    return problems
+
+
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Copy tensors into a network of exactly these names and shapes.
 
     Raises:
         CheckpointError: names what is missing, left over, of a wrong shape or not finite.
     """
-    own = network.state_dict()
-    problems = [f"missing {key}" for key in own.keys() - tensors.keys()]
-    problems += [f"unknown {key}" for key in tensors.keys() - own.keys()]
-    problems += [
-        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
+    problems = differences(network.state_dict(), tensors)
     problems += [f"{key} is not finite" for key, value in tensors.items() if not value.isfinite().all()]
     if problems:
         shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")

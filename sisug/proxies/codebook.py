@@ -20,7 +20,7 @@ class Codebook(nn.Module):
     All of its state is in buffers, written in place, so that checkpoints hold it and DDP can broadcast it.
 
     Args:
-        clusters: K, at least 2 (the paper's figures show 22 labels in one face; our default elsewhere is 25).
+        clusters: K, at least 2 (the paper's figures show 22 labels in one face).
         channels: channels of the features.
         normalisation: "standard" subtracts each channel's mean over samples and divides by its deviation, which
             clusters by colour where the features hold colour; "instance" does so per sample; "look-free" whitens the

@@ -3,7 +3,7 @@
 A cluster that names a colour carries the target's look into the result. Two signs of look need no label: what changes
 at a fixed place when only fine styles change, and how the mean of one part differs between samples. Features are
 whitened by the sum of both covariances, so that these directions count little in the distance to a centroid (our
-choice, after linear discriminant analysis; the ablation is in the README).
+choice, after linear discriminant analysis; docs/results.md has the figures).
 """
 
 from __future__ import annotations

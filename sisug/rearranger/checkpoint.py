@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators import GeneratorBackbone
+from sisug.generators.native import differences
 
 
 def check_rearranger_checkpoint(
@@ -42,13 +43,7 @@ def check_rearranger_checkpoint(
         )
     own = {k: v for k, v in module.state_dict().items() if not k.startswith("generator.")}
     found: Mapping[str, Tensor] = checkpoint["state_dict"]
-    problems = [f"missing {name}" for name in own.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - own.keys()]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)}, this run {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in found and found[name].shape != value.shape
-    ]
+    problems = differences(own, found, side="this run")
     if problems:
         shown = "; ".join(sorted(problems)[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise CheckpointError(

@@ -16,7 +16,8 @@ class MaskedDiscriminator(nn.Module):
 
     A plain sample and its own proxy mask are a true pair; a rearranged image and its target must pass for one. That
     tells more than
-    realism: parts must lie where the mask has them, also where clusters alone do not say so (our choice, measured).
+    realism: parts must lie where the mask has them, also where clusters alone do not say so (our choice).
+    Off by default: seeing the mask, it overpowered the rearranger in the one run that had it beside warped sources.
 
     Args:
         channels: resolution in pixels to channels, from 4 up to the image's.
