@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sisug.errors import ConfigError
-from sisug.training.seeding import generator_for
+from sisug.training.seeding import fixed_latents, generator_for
 
 
 class PositionDataset(Dataset[dict[str, int]]):
@@ -29,24 +27,6 @@ class PositionDataset(Dataset[dict[str, int]]):
 
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"index": index}
-
-
-def fixed_latents(
-    indices: Int64[Tensor, " batch"], z_dim: int, *, seed: int, purpose: str
-) -> Float[Tensor, "batch z_dim"]:
-    """Latents that depend on their own index alone, whatever the batch size, the rank or the order.
-
-    Args:
-        indices: positions in a validation or test set.
-        z_dim: size of a latent.
-        seed: of the set.
-        purpose: which set, and which part of a pair.
-    """
-    rows = [
-        torch.randn(z_dim, generator=generator_for(seed=seed, rank=0, images_seen=i, purpose=purpose))
-        for i in indices.tolist()
-    ]
-    return torch.stack(rows).to(indices.device)
 
 
 class LatentDataModule(LightningDataModule):

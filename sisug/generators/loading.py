@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from sisug.errors import CheckpointError
 from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
@@ -14,6 +16,7 @@ from sisug.generators.native import (
     read_sidecar,
     read_tensors,
 )
+from sisug.generators.stylegan2 import Generator
 
 ASSETS = Path(__file__).parent / "assets"
 PRESETS = {"avatars": ASSETS / "avatars-64.safetensors"}
@@ -41,6 +44,23 @@ def generator_path(path_or_preset: str | Path) -> Path:
     return path
 
 
+def load_network(path_or_preset: str | Path) -> Generator:
+    """The generator's network itself, to be trained further.
+
+    Args:
+        path_or_preset: a .safetensors file with NVIDIA's key names, or a preset's name.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or holds something else.
+    """
+    path = generator_path(path_or_preset)
+    return generator_from_tensors(_generator_tensors(path), read_sidecar(path), str(path))
+
+
+def _generator_tensors(path: Path) -> dict[str, Tensor]:
+    return {k: v for k, v in read_tensors(path).items() if not k.startswith(DISCRIMINATOR_PREFIX)}
+
+
 def load_generator(path_or_preset: str | Path, split: int | None = None) -> StyleGAN2Backbone:
     """Load a generator as the frozen backbone.
 
@@ -53,7 +73,7 @@ def load_generator(path_or_preset: str | Path, split: int | None = None) -> Styl
         ConfigError: the generator has no features of that resolution.
     """
     path = generator_path(path_or_preset)
-    tensors = {k: v for k, v in read_tensors(path).items() if not k.startswith(DISCRIMINATOR_PREFIX)}
+    tensors = _generator_tensors(path)
     generator = generator_from_tensors(tensors, read_sidecar(path), str(path))
     return StyleGAN2Backbone(generator, split, fingerprint=fingerprint(tensors), source=str(path_or_preset))
 

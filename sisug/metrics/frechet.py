@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,9 @@ class FrechetDistance(FrechetInceptionDistance):
         # Set by the parent's update(); a rank that got no image must compute, too.
         self.orig_dtype = torch.float32
         self._warned = False
+        self.variety = float("nan")
+        """Set by `compute()`: spread (trace of the covariance) of generated features over that of real ones; 1 when
+        generated images are as varied, towards 0 when they are all alike."""
 
     @property
     def real_samples(self) -> int:
@@ -91,8 +95,21 @@ class FrechetDistance(FrechetInceptionDistance):
                 fewest,
                 self.num_features,
             )
+        self.variety = self._spread("fake") / max(self._spread("real"), 1e-12)
         # Rounding can leave a little below zero.
         return super().compute().clamp_min(0)
+
+    def forget_real(self) -> None:
+        """Empty both sides, where the real images are to be others from now on."""
+        kept, self.reset_real_features = self.reset_real_features, True
+        self.reset()
+        self.reset_real_features = kept
+
+    def _spread(self, side: Literal["real", "fake"]) -> float:
+        """Trace of the covariance of one side."""
+        count = getattr(self, f"{side}_features_num_samples")
+        total, products = getattr(self, f"{side}_features_sum"), getattr(self, f"{side}_features_cov_sum")
+        return float((products.diagonal().sum() - total.square().sum() / count) / (count - 1))
 
 
 class _Extractor(FrozenNetwork):

@@ -1,12 +1,12 @@
 """The rearranger's losses (stage 1), as plain functions of tensors.
 
-The paper names self-reconstruction and agreement with the mask; the forms, and style and adversarial terms, are our
-choice.
+The paper names self-reconstruction and agreement with the mask; the forms, and style terms, are our choice.
+The adversarial ones are those of the generator (sisug/generators/losses.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -111,29 +111,3 @@ def style_loss(
     weight = torch.minimum(result_share, source_share)
     difference = (result_means - source_means).abs().mean(dim=2)
     return (weight * difference).sum() / weight.sum().clamp_min(1e-6)
-
-
-def generator_adversarial_loss(fake_logits: Float[Tensor, "batch 1"]) -> Float[Tensor, ""]:
-    """Non-saturating loss of the player that makes images (Goodfellow et al. 2014, section 3)."""
-    return F.softplus(-fake_logits).mean()
-
-
-def discriminator_adversarial_loss(
-    real_logits: Float[Tensor, "batch 1"], fake_logits: Float[Tensor, "batch 1"]
-) -> Float[Tensor, ""]:
-    """Logistic loss of the player that tells plain samples from rearranged ones."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-
-
-def r1_penalty(
-    discriminator: Callable[[Tensor], Tensor], real: Float[Tensor, "batch 3 height width"]
-) -> Float[Tensor, ""]:
-    """Squared gradient of the logit on real images, without its gamma / 2 (Mescheder et al. 2018, equation 9).
-
-    Args:
-        discriminator: images to logits, one for each.
-        real: images that the discriminator should accept.
-    """
-    real = real.detach().float().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(real).float().sum(), real, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()

@@ -12,17 +12,15 @@ from torch import Tensor
 
 from sisug.errors import CodebookError, ConfigError, check_range
 from sisug.generators import Features, load_discriminator, load_generator
+from sisug.generators.losses import discriminator_adversarial_loss, generator_adversarial_loss, r1_penalty
 from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
 from sisug.proxies.codebook import Codebook, Normalisation
 from sisug.rearranger.checkpoint import check_rearranger_checkpoint
 from sisug.rearranger.discriminator import MaskedDiscriminator
 from sisug.rearranger.losses import (
-    discriminator_adversarial_loss,
-    generator_adversarial_loss,
     look_of,
     mask_loss,
     perceptual_loss,
-    r1_penalty,
     reconstruction_loss,
     style_loss,
 )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 from sisug.conditions.labels import LabelSet
 from sisug.errors import CheckpointError, DataError
-from sisug.segmentation.judge import Judge
+from sisug.segmentation.judge import Judge, JudgeFeatures
 from sisug.segmentation.network import JudgeNetwork
 from sisug.training.atomic_file import atomic_write
 
@@ -106,3 +106,15 @@ def _architecture(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unusable(path: Path, cause: str) -> CheckpointError:
     return CheckpointError(f"the judge {path} cannot be used", cause, REMEDY)
+
+
+def judge_features(judge: str = "avatars") -> JudgeFeatures:
+    """A judge's features as the extractor of a Fréchet distance, by name: for YAML files.
+
+    Args:
+        judge: name of a judge that ships with sisug, or a file.
+
+    Raises:
+        CheckpointError: the judge cannot be loaded.
+    """
+    return JudgeFeatures(load_judge(judge))

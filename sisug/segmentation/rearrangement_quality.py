@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sisug.data.latents import fixed_latents
 from sisug.metrics import FrechetDistance, LookDifference, ProtocolRecord, SegmentationScore
 from sisug.rearranger import Rearrangement, RearrangerModule
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
 from sisug.training.run_folder import run_folder
+from sisug.training.seeding import fixed_latents
 
 Stage = Literal["val", "test"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 
 def seed_for(*, seed: int, rank: int, images_seen: int, purpose: str) -> int:
@@ -46,3 +48,21 @@ def generator_for(
     stream = torch.Generator(device=device)
     stream.manual_seed(seed_for(seed=seed, rank=rank, images_seen=images_seen, purpose=purpose))
     return stream
+
+
+def fixed_latents(
+    indices: Int64[Tensor, " batch"], z_dim: int, *, seed: int, purpose: str
+) -> Float[Tensor, "batch z_dim"]:
+    """Latents that depend on their own index alone, whatever the batch size, the rank or the order.
+
+    Args:
+        indices: positions in a validation or test set.
+        z_dim: size of a latent.
+        seed: of the set.
+        purpose: which set, and which part of a pair.
+    """
+    rows = [
+        torch.randn(z_dim, generator=generator_for(seed=seed, rank=0, images_seen=i, purpose=purpose))
+        for i in indices.tolist()
+    ]
+    return torch.stack(rows).to(indices.device)

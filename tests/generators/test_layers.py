@@ -42,8 +42,27 @@ def test_upsampling_equals_scipy(taps):
 def test_downsampling_equals_scipy():
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
     expected = scipy_resample(x[0, 0].numpy(), [1, 3, 3, 1], up=1, down=2, before=1, after=1, gain=1.0)
-    out = fir_filter(x, fir_kernel().double(), padding=(1, 1), stride=2)
+    out = fir_filter(x, fir_kernel().double(), padding=(1, 1))[:, :, ::2, ::2]
     torch.testing.assert_close(out[0, 0], torch.tensor(expected), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("taps", [[1.0, 3.0, 3.0, 1.0], [1.0, 2.0, 5.0]], ids=["symmetric", "lopsided"])
+@pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1)], ids=str)
+def test_filter_has_the_gradients_of_a_convolution(taps, padding):
+    """Its gradient is written by hand; first and second order against finite differences, and against PyTorch's own."""
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    kernel = fir_kernel(taps).double()
+    assert torch.autograd.gradcheck(lambda x: fir_filter(x, kernel, padding=padding), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: fir_filter(x, kernel, padding=padding).square(), (x,))
+    padded = F.pad(x, (padding[0], padding[1]) * 2)
+    expected = F.conv2d(padded, kernel.expand(3, 1, *kernel.shape), groups=3)
+    torch.testing.assert_close(fir_filter(x, kernel, padding=padding), expected)
+
+
+def test_modulated_convolution_keeps_the_type_that_autocast_chose():
+    x, weight, styles = torch.randn(2, 4, 6, 6), torch.randn(5, 4, 3, 3), torch.randn(2, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert modulated_conv(x, weight, styles).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("upsample", [False, True])

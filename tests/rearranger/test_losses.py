@@ -7,18 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_expit, log_softmax
+from scipy.special import log_softmax
 from sklearn.metrics import log_loss, pairwise_distances
 
 from sisug.generators import Features
 from sisug.proxies import Codebook
 from sisug.rearranger.losses import (
     cluster_means,
-    discriminator_adversarial_loss,
-    generator_adversarial_loss,
     mask_loss,
     perceptual_loss,
-    r1_penalty,
     reconstruction_loss,
     style_loss,
 )
@@ -155,58 +152,10 @@ def test_style_without_a_part_in_common_is_zero():
     assert float(style_loss(values, mask, values, mask + 1, 2)) == 0
 
 
-# --- adversarial ---------------------------------------------------------------------------------------------------
-
-
-def test_adversarial_losses_are_negative_log_likelihoods():
-    real, fake = torch.randn(8, 1) * 5, torch.randn(8, 1) * 5
-    r, f = real.double().numpy(), fake.double().numpy()
-    assert float(generator_adversarial_loss(fake)) == pytest.approx(-log_expit(f).mean(), rel=1e-5)
-    expected = -log_expit(r).mean() - log_expit(-f).mean()
-    assert float(discriminator_adversarial_loss(real, fake)) == pytest.approx(expected, rel=1e-5)
-    undecided = torch.zeros(4, 1)
-    assert float(discriminator_adversarial_loss(undecided, undecided)) == pytest.approx(2 * math.log(2))
-
-
-def test_the_players_pull_apart():
-    fake = torch.zeros(1, 1, requires_grad=True)
-    (up,) = torch.autograd.grad(generator_adversarial_loss(fake), fake)
-    (down,) = torch.autograd.grad(discriminator_adversarial_loss(torch.zeros(1, 1), fake), fake)
-    assert float(up) == pytest.approx(-0.5)  # d softplus(-x)
-    assert float(down) == pytest.approx(0.5)
-
-
-# --- R1 ------------------------------------------------------------------------------------------------------------
-
-
-def test_r1_of_a_quadratic():
-    # D(x) = x^T A x + b^T x has the gradient (A + A^T) x + b.
-    real = torch.randn(4, 3, 2, 2)
-    a, b = torch.randn(12, 12), torch.randn(12)
-
-    def quadratic(images: torch.Tensor) -> torch.Tensor:
-        x = images.flatten(1)
-        return ((x @ a * x).sum(dim=1) + x @ b)[:, None]
-
-    x = real.flatten(1).double().numpy()
-    gradient = x @ (a + a.T).double().numpy() + b.double().numpy()
-    assert float(r1_penalty(quadratic, real).detach()) == pytest.approx((gradient**2).sum(axis=1).mean(), rel=1e-4)
-
-
-def test_r1_trains_the_discriminators_weights_and_leaves_images_alone():
-    weight = torch.tensor(3.0, requires_grad=True)
-    real = torch.randn(4, 3, 2, 2)
-    penalty = r1_penalty(lambda images: weight * images.flatten(1).sum(dim=1, keepdim=True), real)
-    assert float(penalty.detach()) == pytest.approx(12 * 9)  # 12 numbers an image, each with the gradient 3
-    (gradient,) = torch.autograd.grad(penalty, weight)
-    assert float(gradient) == pytest.approx(12 * 2 * 3)
-    assert not real.requires_grad
-
-
 # --- gradients -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["reconstruction", "perceptual", "style", "adversarial"])
+@pytest.mark.parametrize("name", ["reconstruction", "perceptual", "style"])
 def test_gradients_equal_finite_differences(name: str) -> None:
     source = torch.randn(2, 3, 3, 3, dtype=torch.float64)
     result = (source + torch.randn_like(source)).requires_grad_(True)
@@ -215,7 +164,6 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     losses = {
         "reconstruction": lambda x: reconstruction_loss(Features(x, colours), Features(source, colours)),
         "style": lambda x: style_loss(x, masks[0], source, masks[1], 3),
-        "adversarial": lambda x: generator_adversarial_loss(x.mean(dim=(1, 2, 3))[:, None]),
     }
     if name == "perceptual":  # in float32 by itself
         x = result.detach().float().requires_grad_(True)
