@@ -4,19 +4,17 @@
 """
 
 from sisug.data.images.cache import ImageBatch, PreparedImages
-from sisug.data.images.examine import Colour, Examined, examine
+from sisug.data.images.examine import Colour
 from sisug.data.images.order import EndlessOrder
-from sisug.data.images.scan import WHITE, FolderReport, list_images, scan
+from sisug.data.images.scan import WHITE, FolderReport, list_images, scan_folder
 
 __all__ = [
     "WHITE",
     "Colour",
     "EndlessOrder",
-    "Examined",
     "FolderReport",
     "ImageBatch",
     "PreparedImages",
-    "examine",
     "list_images",
-    "scan",
+    "scan_folder",
 ]

@@ -145,7 +145,8 @@ class PreparedImages(Dataset[dict[str, Any]]):
             logger.warning("the image cache %s is damaged (%s) and will be made again", self.folder, error)
             return None
         side = self.resolution
-        if not names or images.shape != (len(names), 3, side, side) or images.dtype != np.uint8:
+        shape = (len(names), 3, side, side)
+        if not names or len(sums) != len(names) or images.shape != shape or images.dtype != np.uint8:
             logger.warning("the image cache %s has another shape and will be made again", self.folder)
             return None
         for index in {0, len(names) // 2, len(names) - 1}:

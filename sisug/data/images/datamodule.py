@@ -153,7 +153,7 @@ class ImageFolderDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         ranks, rank = self._ranks()
         order = EndlessOrder(
-            self.images,
+            self.length,
             self.images_per_epoch or self.length,
             self.batch_size,
             self._images_seen,

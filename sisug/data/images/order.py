@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DistributedSampler
 
 from sisug.training.seeding import generator_for
 
@@ -24,7 +24,7 @@ class EndlessOrder(DistributedSampler[int]):
     A `DistributedSampler`, because Lightning replaces every other sampler in data-parallel runs.
 
     Args:
-        dataset: says how many images there are.
+        images: how many there are.
         images_per_epoch: over all ranks; rounded down to whole steps.
         batch_size: images a step and rank.
         start: asked at the beginning of each epoch for the images seen so far, over all ranks.
@@ -38,7 +38,7 @@ class EndlessOrder(DistributedSampler[int]):
 
     def __init__(
         self,
-        dataset: Dataset[object],
+        images: int,
         images_per_epoch: int,
         batch_size: int,
         start: Callable[[], int],
@@ -47,8 +47,9 @@ class EndlessOrder(DistributedSampler[int]):
         flip: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(dataset, num_replicas=num_ranks, rank=rank, seed=seed, drop_last=True)
-        self.images = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
+        # Of the data set it asks for the length only.
+        super().__init__(range(images), num_ranks, rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.images = images
         self.batch_size, self.start, self.flip = batch_size, start, flip
         self.steps = images_per_epoch // (batch_size * num_ranks)
         self.num_samples = self.steps * batch_size

@@ -88,7 +88,8 @@ class Group:
             self.examples.append(example)
 
     def __str__(self) -> str:
-        return ", ".join(self.examples) + (", ..." if self.count > len(self.examples) else "")
+        more = self.count - len(self.examples)
+        return ", ".join(self.examples) + (f" and {more:,} more" if more else "")
 
 
 @dataclass
@@ -244,7 +245,7 @@ def digest(files: list[ImageFile]) -> str:
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def scan(folder: Path, resolution: int, background: Colour = WHITE) -> FolderReport:
+def scan_folder(folder: Path, resolution: int, background: Colour = WHITE) -> FolderReport:
     """Check every image of a folder, without keeping anything.
 
     Args:
