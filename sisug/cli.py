@@ -34,6 +34,10 @@ TRAINING = {
 
 TOOLS: dict[str, tuple[str, str]] = {
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
+    "generator convert": (
+        "sisug.generators.commands:convert",
+        "write a trained generator as the file that all stages take",
+    ),
     "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
 }
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""

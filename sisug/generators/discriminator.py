@@ -53,8 +53,8 @@ class EqualisedConv(nn.Module):
         if not self.downsample:
             x = F.conv2d(x, weight, padding=kernel // 2)
         elif kernel == 1:
-            # The 1x1 convolution drops the pixels: on CPUs the gradient of a depthwise convolution with stride takes ten
-            # times as long as that of one without.
+            # The 1x1 convolution drops the pixels: on CPUs the gradient of a depthwise convolution with stride takes
+            # ten times as long as that of one without.
             x = F.conv2d(fir_filter(x, self.resample_filter, padding=(1, 1)), weight, stride=2)
         else:
             x = F.conv2d(fir_filter(x, self.resample_filter, padding=(2, 2)), weight, stride=2)

@@ -54,7 +54,7 @@ def fir_filter(
     before, after = padding
     if before != after:
         x, before = F.pad(x, (before, after, before, after)), 0
-    filtered: Tensor = _DepthwiseFilter.apply(x, kernel * gain, before)  # type: ignore[no-untyped-call]
+    filtered: Tensor = _DepthwiseFilter.apply(x, kernel * gain, before)
     return filtered
 
 
@@ -77,9 +77,7 @@ class _DepthwiseFilter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (kernel,) = ctx.saved_tensors
-        gradient: Tensor = _DepthwiseFilter.apply(  # type: ignore[no-untyped-call]
-            gradients[0], kernel.flip(0, 1), kernel.shape[0] - 1 - ctx.padding
-        )
+        gradient: Tensor = _DepthwiseFilter.apply(gradients[0], kernel.flip(0, 1), kernel.shape[0] - 1 - ctx.padding)
         return gradient, None, None
 
 

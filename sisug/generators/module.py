@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -23,9 +21,9 @@ from sisug.generators.losses import (
     path_lengths,
     r1_penalty,
 )
-from sisug.generators.native import differences
+from sisug.generators.native import differences, untraced_settings
 from sisug.generators.stylegan2 import Generator
-from sisug.metrics import git_commit
+from sisug.metrics import command_line, git_commit
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.training.seeding import fixed_latents, seed_for
 from sisug.types import Images, Styles
@@ -323,14 +321,13 @@ class GeneratorModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, for the sidecar of the exported file."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(("val/", "test/"))}
         checkpoint["provenance"] = {
-            "command": shlex.join(["sisug", *sys.argv[1:]]),
+            "command": command_line(),
             "data": getattr(data, "description", None) or {"class": type(data).__name__},
             "images_seen": int(self.images_seen),
-            "metrics": metrics,
             "commit": git_commit(),
         }
+        checkpoint["generator_settings"] = untraced_settings(self.generator)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another kind or size, before anything is copied.

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sisug.errors import CheckpointError
+from sisug.errors import CheckpointError, ConfigError
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.stylegan2 import Generator
 
@@ -171,8 +171,21 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name:
     network.load_state_dict(dict(tensors))
 
 
+def untraced_settings(generator: Generator) -> dict[str, Any]:
+    """The settings that tensors' names and shapes do not tell, by their names in the sidecar."""
+    return {
+        "mapping_lr_mul": generator.mapping.get_submodule("fc0").bias_gain,
+        "conv_clamp": generator.synthesis.block(4).conv1.clamp,
+    }
+
+
 def write_native(
-    path: Path, generator: Generator, discriminator: Discriminator | None = None, **description: Any
+    path: Path,
+    generator: Generator,
+    discriminator: Discriminator | None = None,
+    *,
+    half: bool = False,
+    **description: Any,
 ) -> str:
     """Write a generator, and its discriminator where there is one, with a sidecar; the fingerprint is returned.
 
@@ -182,12 +195,16 @@ def write_native(
         path: target, ending in .safetensors.
         generator: network to write.
         discriminator: its adversary, which later stages start from; under the prefix `discriminator.`.
+        half: store weights in float16.
         description: further entries of the sidecar (data, images seen, licence, ...), JSON values.
+
+    Raises:
+        ConfigError: weights are too large for float16.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
+    tensors = _stored(generator, half)
     mark = fingerprint(tensors)
     if discriminator is not None:
-        tensors |= {f"discriminator.{k}": v.detach().cpu().contiguous() for k, v in discriminator.state_dict().items()}
+        tensors |= {f"discriminator.{name}": value for name, value in _stored(discriminator, half).items()}
     sidecar = {
         "format": "sisug generator, version 1: safetensors with NVIDIA's StyleGAN2 key names",
         "z_dim": generator.z_dim,
@@ -195,8 +212,8 @@ def write_native(
         "img_resolution": generator.resolution,
         "channels": {str(r): c for r, c in generator.channels.items()},
         "mapping_layers": generator.mapping.num_layers,
-        "mapping_lr_mul": generator.mapping.get_submodule("fc0").bias_gain,
-        "conv_clamp": generator.synthesis.block(4).conv1.clamp,
+        **untraced_settings(generator),
+        "precision": "fp16" if half else "fp32",
         "fingerprint": mark,
     } | description
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,3 +226,19 @@ def write_native(
     finally:
         temporary.unlink(missing_ok=True)
     return mark
+
+
+def _stored(network: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+    """A network's tensors as they go to disk."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if not half:
+        return tensors
+    small = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    lost = [key for key, value in small.items() if not value.isfinite().all() and tensors[key].isfinite().all()]
+    if lost:
+        raise ConfigError(
+            "the generator cannot be stored in fp16",
+            f"numbers above 65,504 in {', '.join(lost[:3])}",
+            "store it in fp32",
+        )
+    return small

@@ -52,6 +52,7 @@ class GeneratorQuality(Callback):
         # The real side never changes: it is computed in the first validation, and kept.
         self.frechet = FrechetDistance(extractor, name, keep_real=True)
         self.real_images = 0
+        self.latest: dict[str, dict[str, Any]] = {}
         self._stage: Stage | None = None
         self._wanted = True
 
@@ -69,7 +70,7 @@ class GeneratorQuality(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: object,  # type: ignore[override]  # the step returns none
+        outputs: object,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -80,7 +81,7 @@ class GeneratorQuality(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: object,  # type: ignore[override]  # the step returns none
+        outputs: object,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -94,6 +95,11 @@ class GeneratorQuality(Callback):
         values = self._finish(trainer, pl_module, "test")
         if trainer.is_global_zero:
             self._write(trainer, pl_module, values)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the latest figures with their protocol, for the sidecar of the exported file."""
+        if self.latest:
+            checkpoint.setdefault("measured", {}).update(self.latest)
 
     def _start(self, stage: Stage) -> None:
         """Forget the real side where it is another set's."""
@@ -114,7 +120,7 @@ class GeneratorQuality(Callback):
         if trainer.sanity_checking:
             return {}
         numbers = torch.arange(trainer.global_rank, self.samples, trainer.world_size, device=pl_module.device)
-        for part in numbers.split(self.batch_size):
+        for part in torch.split(numbers, self.batch_size):
             self.frechet.update(pl_module.sample(part, stage), real=False)
         self.real_images = int(trainer.strategy.reduce(torch.tensor(self.frechet.real_samples), reduce_op="sum"))
         values = {
@@ -122,6 +128,8 @@ class GeneratorQuality(Callback):
             f"variety_{self.frechet.name}": self.frechet.variety,
         }
         self.frechet.reset()
+        protocol = {"extractor": self.frechet.name, "real": self.real_images, "generated": self.samples}
+        self.latest = {f"{stage}/{name}": {"value": value, **protocol} for name, value in values.items()}
         pl_module.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
         return values
 

@@ -39,4 +39,4 @@ class SampleGrid(Callback):
             return
         numbers = torch.arange(self.rows * self.columns, device=pl_module.device)
         images = pl_module.sample(numbers, "grid", self.truncation)
-        log_grid(trainer, name, make_grid(images.split(self.columns), [""] * self.rows))
+        log_grid(trainer, name, make_grid(torch.split(images, self.columns), [""] * self.rows))

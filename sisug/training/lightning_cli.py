@@ -16,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from sisug import __version__
 from sisug.errors import CheckpointError, ConfigError, SisugError
 from sisug.training.checkpoint_io import AtomicCheckpointIO
+from sisug.training.memory import keep_freed_memory
 from sisug.training.run_config import RunConfigCallback
 from sisug.training.run_folder import check_run_folder, check_unused
 from sisug.training.run_naming import experiment_folder, newest_last_checkpoint, place_run
@@ -46,6 +47,7 @@ class SisugCLI(LightningCLI):
         self._resumed = False
         self._version_given: str | None = None
         quieten_lightning()
+        keep_freed_memory()
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         # Interpolation is resolved at the end, over all layers and the command line ("omegaconf+"; a test guards it).
         shared = {"parser_mode": "omegaconf+"}
