@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-rearranger train-judge test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-judge test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
@@ -19,7 +19,7 @@ LAYERS = --config experiments/base.yaml --config experiments/generator/$(DATA).y
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: DATA=$(DATA) (of: $(notdir $(basename $(wildcard experiments/generator/*.yaml)))), ARGS= (options for sisug),"
+	@echo "  Variables: DATA=$(DATA) (of: $(notdir $(basename $(wildcard experiments/generator/*.yaml))); for train-generator also a folder), ARGS= (options for sisug),"
 	@echo "  VENV=$(VENV). bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
 	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
@@ -27,6 +27,17 @@ setup: $(STAMP)  ## Make the environment (the other targets do so by themselves)
 
 train-rearranger: experiments/rearranger/$(DATA).yaml $(STAMP)  ## Stage 1: train the rearranger on the generator of DATA
 	$(BIN)/sisug fit $(LAYERS) $(ARGS)
+
+# DATA is a preset's name, or a folder of pictures.
+ifneq ($(wildcard experiments/train-generator/$(DATA).yaml),)
+PICTURES = --config experiments/train-generator/$(DATA).yaml
+else
+PICTURES = --config experiments/train-generator/images.yaml --data.init_args.folder "$(DATA)" \
+  --run.name "generator-$(notdir $(abspath $(DATA)))"
+endif
+
+train-generator: $(STAMP)  ## Train a StyleGAN2 on DATA: a preset, or your own folder of pictures
+	$(BIN)/sisug fit --config experiments/base.yaml $(PICTURES) $(ARGS)
 
 train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter that scores layouts
 	$(BIN)/sisug fit --config experiments/base.yaml --config experiments/judge/$(DATA).yaml $(ARGS)

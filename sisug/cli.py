@@ -38,6 +38,10 @@ TOOLS: dict[str, tuple[str, str]] = {
         "sisug.generators.commands:convert",
         "write a trained generator as the file that all stages take",
     ),
+    "generator score": (
+        "sisug.segmentation.generator_score:score",
+        "Fréchet distance and classes of avatar generators",
+    ),
     "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
 }
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sisug.metrics.clusters import ClusterAgreement, ClusterScores, cluster_purity, colour_bins
     from sisug.metrics.frechet import FrechetDistance
     from sisug.metrics.look import LookDifference
+    from sisug.metrics.random_features import RandomFeatures
     from sisug.metrics.reconstruction import PerceptualDistance, ReconstructionPSNR, lpips_if_available
     from sisug.metrics.record import ProtocolRecord, command_line, git_commit, library_versions, machine
     from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
@@ -20,6 +21,7 @@ __all__ = [
     "LookDifference",
     "PerceptualDistance",
     "ProtocolRecord",
+    "RandomFeatures",
     "ReconstructionPSNR",
     "SegmentationResult",
     "SegmentationScore",
@@ -36,6 +38,7 @@ _FILES = {
     "clusters": ("ClusterAgreement", "ClusterScores", "cluster_purity", "colour_bins"),
     "frechet": ("FrechetDistance",),
     "look": ("LookDifference",),
+    "random_features": ("RandomFeatures",),
     "reconstruction": ("PerceptualDistance", "ReconstructionPSNR", "lpips_if_available"),
     "record": ("ProtocolRecord", "command_line", "git_commit", "library_versions", "machine"),
     "segmentation": ("SegmentationResult", "SegmentationScore"),

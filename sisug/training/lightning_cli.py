@@ -218,6 +218,8 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # lightning 2.6 with torch 2.14
     # Frozen networks (generator, judge) are in eval mode for good.
     warnings.filterwarnings("ignore", message=r".*Found .* module\(s\) in eval mode at the start of training")
+    # Orders and draws follow the images seen, so that going on within an epoch is exact.
+    warnings.filterwarnings("ignore", message=r".*resuming from a checkpoint that ended before the epoch ended")
     # Resuming in the same folder, and testing in another one, are what is wanted here.
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*The dirpath has changed from")
