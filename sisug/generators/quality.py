@@ -118,11 +118,13 @@ class GeneratorQuality(Callback):
         """Make samples, each rank its share, and log; on every rank, as scores are gathered."""
         assert isinstance(pl_module, GeneratorModule)
         if trainer.sanity_checking:
+            self.frechet.forget_real()  # it saw part of the real images only
             return {}
         numbers = torch.arange(trainer.global_rank, self.samples, trainer.world_size, device=pl_module.device)
         for part in torch.split(numbers, self.batch_size):
             self.frechet.update(pl_module.sample(part, stage), real=False)
-        self.real_images = int(trainer.strategy.reduce(torch.tensor(self.frechet.real_samples), reduce_op="sum"))
+        seen = torch.tensor(self.frechet.real_samples, device=pl_module.device)  # where NCCL can add it up
+        self.real_images = int(trainer.strategy.reduce(seen, reduce_op="sum"))
         values = {
             f"frechet_{self.frechet.name}": float(self.frechet.compute()),
             f"variety_{self.frechet.name}": self.frechet.variety,
