@@ -35,7 +35,8 @@ class ToyPictures(Dataset[dict[str, Any]]):
             image = torch.tensor([0.8, -0.6, -0.6])[:, None, None].expand(3, self.resolution, self.resolution)
         else:
             colours = torch.rand(2, 3, 1, 1, generator=torch.Generator().manual_seed(self.first + index)) * 2 - 1
-            image = colours[0] * ramp + colours[1] * (1 - ramp[:, None])
+            share = (ramp + ramp[:, None]) / 2
+            image = colours[0] * share + colours[1] * (1 - share)
         return {"image": image.contiguous(), "index": self.first + index}
 
 
