@@ -371,6 +371,15 @@ def test_autocast_changes_nothing():
     assert torch.equal(out, expected)
 
 
+def test_images_of_16_bits_are_rounded_only_at_the_end():
+    images = torch.randn(4, 3, 16, 16).bfloat16()
+    augmentation = AdaptiveAugmentation(probability=0.8)
+    torch.manual_seed(0)
+    expected = augmentation(images.float()).bfloat16()
+    torch.manual_seed(0)
+    assert torch.equal(augmentation(images), expected)
+
+
 def test_a_gpu_never_waits_for_the_host():
     """Fake tensors have no values: whatever would read one raises."""
     with FakeTensorMode():
