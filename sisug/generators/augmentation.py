@@ -187,8 +187,8 @@ def warp(images: Images, inverse: Float[Tensor, "batch 2 3"]) -> Images:
     `torch.nn.functional.grid_sample` is no faster and lacks the second derivative that the gradient penalty (R1)
     needs; `gather` has them all.
     """
-    height, width = images.shape[2:]
-    # In this order the products are two to three times as fast as in the other.
+    batch, channels, height, width = images.shape
+    # In this order the products are three times as fast as in the other.
     fine = _doubling(height, images) @ (images.contiguous() @ _doubling(width, images).mT)
     columns = torch.arange(width, device=images.device) - (width - 1) / 2
     rows = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
@@ -201,8 +201,8 @@ def warp(images: Images, inverse: Float[Tensor, "batch 2 3"]) -> Images:
     corner = top * fine.shape[3] + left
     index = torch.stack([corner + offset for offset in (0, 1, fine.shape[3], fine.shape[3] + 1)], dim=1)
     # One gather for all four, since its gradient fills an array of the fine image's size.
-    corners = fine.flatten(2).gather(2, index.reshape(-1, 1, 4 * height * width).expand(-1, images.shape[1], -1))
-    corners = corners.unflatten(2, (4, height, width))
+    corners = fine.flatten(2).gather(2, index.reshape(batch, 1, -1).expand(-1, channels, -1))
+    corners = corners.reshape(batch, channels, 4, height, width)
     from_left, from_top = from_left[:, None].to(images.dtype), from_top[:, None].to(images.dtype)
     above = torch.lerp(corners[:, :, 0], corners[:, :, 1], from_left)
     below = torch.lerp(corners[:, :, 2], corners[:, :, 3], from_left)
@@ -219,7 +219,7 @@ def _neighbours(position: Tensor, last: int) -> tuple[Tensor, Tensor]:
 def _doubling(size: int, like: Tensor) -> Float[Tensor, "fine size"]:
     """Matrix from `size` pixels to 2 size - 1: the pixels themselves, and between each two their interpolation.
 
-    A matrix product, since it is seven times as fast as convolution for three channels, and its gradient is one too.
+    A matrix product, since on a CPU convolution of three channels takes three to seven times as long.
     """
     pixels = torch.eye(size, device=like.device, dtype=like.dtype)
     reach = len(HALF_PIXEL_TAPS)
