@@ -272,7 +272,7 @@ def test_averages_follow_each_step(tmp_path: Path) -> None:
             for average, parameter in zip(expected, module.generator.parameters(), strict=True):
                 average.copy_(kept * average + (1 - kept) * parameter.detach())
 
-    train(module, tmp_path, Average(), data=ToyImages(images=120))
+    train(module, tmp_path, Average(), data=ToyImages(images=100))
     averages = [value for name, value in module.average.named_buffers() if name != "images"]
     for average, wanted in zip(averages, expected, strict=True):
         torch.testing.assert_close(average, wanted, rtol=1e-4, atol=1e-6)
@@ -337,11 +337,11 @@ def test_a_step_depends_on_its_position_only(tmp_path: Path, augment: str) -> No
     for global_seed in (1, 2):
         module = small_module(**settings)
         torch.manual_seed(global_seed)
-        train(module, tmp_path, data=ToyImages(images=16))
+        train(module, tmp_path)
         ends.append(module)
     assert unequal_tensors(*ends) == []
     other = small_module(seed=1, **settings)
-    train(other, tmp_path, data=ToyImages(images=16))
+    train(other, tmp_path)
     assert unequal_tensors(ends[0], other)
 
 
@@ -356,12 +356,12 @@ def test_steps_at_different_positions_differ(tmp_path: Path) -> None:
 
 
 def test_the_probability_follows_the_signs_on_real_images(tmp_path: Path) -> None:
-    module, note = small_module(augment="adaptive", augment_target=0.1, augment_ramp_images=100), Note()
-    train(module, tmp_path, note, data=ToyImages(images=120))
+    module, note = small_module(augment="adaptive", augment_target=0.1, augment_ramp_images=50), Note()
+    train(module, tmp_path, note, data=ToyImages(images=60))
     p, moves = 0.0, set()
     for row in note.rows:
         moves.add(row["train/real_sign"] > 0.1)
-        p = min(max(p + (1 if row["train/real_sign"] > 0.1 else -1) * 4 / 100, 0.0), 0.8)
+        p = min(max(p + (1 if row["train/real_sign"] > 0.1 else -1) * 4 / 50, 0.0), 0.8)
         assert row["train/augment"] == pytest.approx(p, abs=1e-5)
     assert moves == {True, False}
     assert module.augmentation is not None

@@ -45,11 +45,11 @@ def expect(logged: dict[str, float], stage: str, real: Tensor, made: Tensor) -> 
     assert float(logged[f"{stage}/variety_quadrants"]) == pytest.approx(variety(real, made), rel=1e-4)
 
 
-@pytest.fixture
-def module(tmp_path: Path) -> GeneratorModule:
-    """A module whose averaged weights differ from its trained ones."""
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> GeneratorModule:
+    """A module whose averaged weights differ from its trained ones; tests leave it as it is."""
     module = small_module(ema_half_life_images=50.0)
-    train(module, tmp_path, data=ToyImages(images=40))
+    train(module, tmp_path_factory.mktemp("trained"), data=ToyImages(images=40))
     return module
 
 

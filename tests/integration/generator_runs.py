@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from jaxtyping import Float
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from rearranger.small import quiet_trainer
@@ -107,6 +108,62 @@ def small_module(kind: type[GeneratorModule] = GeneratorModule, **settings: Any)
         return kind(**(small | {"mapping_layers": 2} | settings))
 
 
+def write_layer(path: Path, **data: Any) -> None:
+    """Write the layer of a tiny experiment: four epochs of two batches of four images, all options of training on.
+
+    Args:
+        path: of the YAML file.
+        data: data module, instead of the toy images: `class_path` and `init_args`.
+    """
+    module = {
+        "class_path": "sisug.generators.module.GeneratorModule",
+        "init_args": {
+            "resolution": "${data.init_args.resolution}",
+            "channel_base": 128,
+            "channel_max": 8,
+            "z_dim": 6,
+            "w_dim": 7,
+            "mapping_layers": 2,
+            "decay_after": 20,
+            "r1_every": 3,
+            "path_length_weight": 2.0,
+            "path_length_every": 2,
+            "augment": "adaptive",
+            "augment_target": 0.0,
+            "augment_ramp_images": 40,
+        },
+    }
+    toy = {"class_path": "integration.generator_runs.ToyImages", "init_args": {"resolution": 16}}
+    extractor = {"class_path": "integration.generator_runs.QuadrantColours"}
+    callbacks = [
+        {"class_path": "sisug.generators.sample_grid.SampleGrid", "init_args": {"rows": 2, "columns": 3}},
+        {
+            "class_path": "sisug.generators.quality.GeneratorQuality",
+            "init_args": {"samples": 10, "extractor": extractor},
+        },
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {
+                "filename": "best",
+                "monitor": "val/frechet_quadrants",
+                "save_top_k": 1,
+                "save_on_train_epoch_end": True,
+                "enable_version_counter": False,
+            },
+        },
+    ]
+    trainer = {
+        "accelerator": "cpu",
+        "max_epochs": 4,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks+": callbacks,
+    }
+    layer = {"run": {"name": "tiny"}, "model": module, "data": data or toy, "trainer": trainer}
+    path.write_text(yaml.safe_dump(layer))
+
+
 def train(
     module: GeneratorModule, folder: Path, *callbacks: Callback, data: ToyImages | None = None, **settings: Any
 ) -> Trainer:
@@ -114,6 +171,13 @@ def train(
     trainer = quiet_trainer(folder, *callbacks, **({"limit_val_batches": 0} | settings))
     trainer.fit(module, datamodule=data or ToyImages(module.resolution))
     return trainer
+
+
+class LocalMeans(GeneratorModule):
+    """GeneratorModule whose running means stay within each rank."""
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        return value
 
 
 class ScriptedScore(Callback):
