@@ -356,12 +356,13 @@ def test_steps_at_different_positions_differ(tmp_path: Path) -> None:
 
 
 def test_the_probability_follows_the_signs_on_real_images(tmp_path: Path) -> None:
-    module, note = small_module(augment="adaptive", augment_target=0.1, augment_ramp_images=50), Note()
-    train(module, tmp_path, note, data=ToyImages(images=60))
+    settings = {"augment": "adaptive", "augment_target": -0.1, "augment_ramp_images": 50, "learning_rate": 0.01}
+    module, note = small_module(**settings), Note()
+    train(module, tmp_path, note, data=ToyImages(images=80))
     p, moves = 0.0, set()
     for row in note.rows:
-        moves.add(row["train/real_sign"] > 0.1)
-        p = min(max(p + (1 if row["train/real_sign"] > 0.1 else -1) * 4 / 50, 0.0), 0.8)
+        moves.add(row["train/real_sign"] > -0.1)
+        p = min(max(p + (1 if row["train/real_sign"] > -0.1 else -1) * 4 / 50, 0.0), 0.8)
         assert row["train/augment"] == pytest.approx(p, abs=1e-5)
     assert moves == {True, False}
     assert module.augmentation is not None

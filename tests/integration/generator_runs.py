@@ -124,12 +124,13 @@ def write_layer(path: Path, **data: Any) -> None:
             "z_dim": 6,
             "w_dim": 7,
             "mapping_layers": 2,
+            "learning_rate": 0.01,
             "decay_after": 20,
             "r1_every": 3,
             "path_length_weight": 2.0,
             "path_length_every": 2,
             "augment": "adaptive",
-            "augment_target": 0.0,
+            "augment_target": -0.1,  # so that few steps do raise the probability
             "augment_ramp_images": 40,
         },
     }
@@ -160,7 +161,7 @@ def write_layer(path: Path, **data: Any) -> None:
         "enable_model_summary": False,
         "callbacks+": callbacks,
     }
-    layer = {"run": {"name": "tiny"}, "model": module, "data": data or toy, "trainer": trainer}
+    layer = {"seed_everything": 1, "run": {"name": "tiny"}, "model": module, "data": data or toy, "trainer": trainer}
     path.write_text(yaml.safe_dump(layer))
 
 

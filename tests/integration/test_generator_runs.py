@@ -134,7 +134,7 @@ def test_training_goes_on_from_another_generators_file(
 # --- resume --------------------------------------------------------------------------------------------------------
 
 RICH = ("--trainer.precision", "bf16-mixed")
-PLAIN = ("--model.init_args.augment", "none", "--model.init_args.path_length_weight", 0, "--trainer.max_epochs", 2)
+PLAIN = ("--model.init_args.augment", "none", "--model.init_args.path_length_weight", 0)
 
 
 @pytest.mark.slow  # the run on a folder, below, is the quick one
@@ -144,9 +144,9 @@ def test_resumed_equals_unbroken(sisug: Command, layers: Layers, tmp_path: Path,
     assert sisug(*common, "--run.name", "unbroken") == 0
     unbroken = tmp_path / "runs/unbroken/version_0"
 
-    assert sisug(*common, "--trainer.max_epochs", 1) == 0
+    assert sisug(*common, "--trainer.max_epochs", 2) == 0
     resumed = tmp_path / "runs/tiny/version_0"
-    assert images_seen(resumed / "checkpoints/last.ckpt") == 8
+    assert images_seen(resumed / "checkpoints/last.ckpt") == 16
     assert differences(*(load(run / "checkpoints/last.ckpt")["state_dict"] for run in (unbroken, resumed)))
 
     assert sisug(*common, "--ckpt_path", "last") == 0
@@ -189,7 +189,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("images", "kept"), [(4, None), (8, None), (20, 16), (28, 24)])
+@pytest.mark.parametrize(("images", "kept"), [(4, None), (20, 16)])
 def test_killed_in_an_epoch_and_continued_equals_unbroken(
     start: Start, layers: Layers, tmp_path: Path, unbroken: Path, images: int, kept: int | None
 ) -> None:
@@ -205,7 +205,7 @@ def test_killed_in_an_epoch_and_continued_equals_unbroken(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint", [0, 1, 2, 3])
+@pytest.mark.parametrize("checkpoint", [0, 1, 2])
 def test_killed_while_saving_and_continued_equals_unbroken(
     start: Start, layers: Layers, tmp_path: Path, unbroken: Path, checkpoint: int
 ) -> None:
@@ -218,12 +218,13 @@ def test_killed_while_saving_and_continued_equals_unbroken(
     assert start("fit", *layers, "--ckpt_path", "last").wait() == 0
     (end,) = folder.rglob("last.ckpt")
     assert_equal_end(unbroken, end)
-    assert [name for name in half_written(folder) if not name.endswith("best.ckpt.tmp")] == []
+    # What was cut off never has a checkpoint's name; a later one of that name takes its place.
+    assert [name for name in half_written(end.parents[1]) if not name.endswith("best.ckpt.tmp")] == []
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_from_outside(start: Start, layers: Layers, tmp_path: Path) -> None:
-    longer = ("fit", *layers, "--trainer.max_epochs", 40)
+    longer = ("fit", *layers, "--trainer.max_epochs", 24)
     assert start(*longer, "--run.name", "unbroken").wait() == 0
     last, seen = tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt", 0
     for delay in (0.05, 0.4, 0.9):
@@ -236,7 +237,7 @@ def test_killed_again_and_again_from_outside(start: Start, layers: Layers, tmp_p
         time.sleep(delay)
         run.process.kill()
         assert run.wait() == -signal.SIGKILL, run.output()
-        assert seen < images_seen(last) < 40 * 8
+        assert seen < images_seen(last) < 24 * 8
         seen = images_seen(last)
     assert start(*longer, "--ckpt_path", "last").wait() == 0
     assert_equal_end(tmp_path / "runs/unbroken/version_0/checkpoints/last.ckpt", last)
@@ -287,8 +288,11 @@ def test_ranks_end_equal(start: Start, sisug: Command, layers: Layers, two_proce
     assert len(first) == 4
     p = 0.0
     for a, b in zip(first, second, strict=True):
-        p = min(max(p + np.sign(sum(a["signs"]) + sum(b["signs"])) * 8 / 40, 0.0), 0.8)
+        signs = a["signs"] + b["signs"]
+        p = min(max(p + np.sign(sum(signs) + 0.1 * len(signs)) * 8 / 40, 0.0), 0.8)
         assert a["probability"] == b["probability"] == pytest.approx(p, abs=1e-6)
+    assert p > 0
+    assert [step["signs"] for step in first] != [step["signs"] for step in second]
 
     # So do the scores: they are those that one process gives.
     logged = columns(tmp_path / "runs/tiny/version_0")
