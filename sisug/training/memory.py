@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
         Whether it worked: False where the C library is another than glibc.
 
     Source: our choice, for want of the allocators that PyTorch's guide recommends (jemalloc, TCMalloc), which are no
-        Python packages; `benchmarks/generator_training.py` measures it.
+        Python packages; `benchmarks/generator-training.py` measures it.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from PIL import Image
 
 from sisug.conditions.labels import AVATARS
@@ -28,8 +28,22 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AvatarsDataModule:
     return module
 
 
-def pretend_training(module: AvatarsDataModule, epoch: int, training: bool = True) -> None:
-    module.trainer = SimpleNamespace(current_epoch=epoch, training=training, world_size=1, global_rank=0)  # type: ignore[assignment]
+class Counter(LightningModule):
+    """A module that has seen so many images."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__()
+        self.register_buffer("images_seen", torch.tensor(seen))
+
+
+def pretend_training(module: AvatarsDataModule, epoch: int, training: bool = True, seen: int = 0) -> None:
+    module.trainer = SimpleNamespace(  # type: ignore[assignment]
+        current_epoch=epoch,
+        training=training,
+        world_size=1,
+        global_rank=0,
+        lightning_module=Counter(seen),
+    )
 
 
 def test_batches_keep_the_contract(data: AvatarsDataModule) -> None:
@@ -44,17 +58,18 @@ def test_batches_keep_the_contract(data: AvatarsDataModule) -> None:
             assert torch.equal(mask, drawn[index]["mask"])
 
 
-def test_order_depends_on_the_epoch_only(data: AvatarsDataModule) -> None:
-    def order(epoch: int) -> list[int]:
-        loader: Any = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)  # as Lightning does
-        return [index for batch in loader for index in batch["index"].tolist()]
+def test_order_depends_on_the_images_seen_only(data: AvatarsDataModule) -> None:
+    def order(seen: int) -> list[int]:
+        pretend_training(data, 0, seen=seen)
+        return [index for batch in data.train_dataloader() for index in batch["index"].tolist()]
 
     first = order(0)
     torch.manual_seed(99)
     assert order(0) == first
-    assert order(1) != first
-    assert len(set(first)) == 20
+    assert len(set(first)) == 20  # 4 batches of 5
+    assert order(10)[:10] == first[10:]  # a run that goes on after 10 images
+    assert len({*first, *order(20)[:4]}) == 24  # a pass holds each image once
+    assert order(24)[:20] != first  # the next one is shuffled anew
 
 
 def test_half_of_the_training_images_are_mirrored_with_their_masks(data: AvatarsDataModule) -> None:

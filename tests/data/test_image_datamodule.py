@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sisug.data.images.datamodule import ImageFolderDataModule
-from sisug.data.images.order import EndlessOrder
+from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 
 IMAGES = 10

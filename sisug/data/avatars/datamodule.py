@@ -6,20 +6,22 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Sampler
 
 from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split
+from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError
 from sisug.training.seeding import generator_for
+from sisug.training.throughput import images_seen_of
 
 
 class AvatarsDataModule(LightningDataModule):
     """Train, validation and test loaders of cached avatars.
 
-    Batches are dicts: ``image`` float in [-1, 1], ``mask`` int64, ``index`` int64. Order and mirroring of the training
-    images depend on seed, epoch and index only.
+    Batches are dicts: ``image`` float in [-1, 1], ``mask`` int64, ``index`` int64. The order of the training
+    images depends on the seed and the images seen only, their mirroring on seed, epoch and index.
 
     Args:
         resolution: height and width in pixels, 16 to 1024.
@@ -80,13 +82,13 @@ class AvatarsDataModule(LightningDataModule):
                 self.datasets[split] = MaterialisedAvatars(split, self.lengths[split], self.resolution)
 
     def train_dataloader(self) -> DataLoader[AvatarSample]:
-        # On one rank too: its order depends on seed and epoch only, so a resumed run agrees with an unbroken one.
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = self.datasets["train"]
-        sampler: DistributedSampler[AvatarSample] = DistributedSampler(
-            dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=self.seed
-        )
-        return self._loader("train", sampler=sampler, drop_last=True)
+        length = self.lengths["train"]
+        order = EndlessOrder(length, length, self.batch_size, self._images_seen, ranks, rank, seed=self.seed)
+        return self._loader("train", order)
+
+    def _images_seen(self) -> int:
+        return int(images_seen_of(self.trainer.lightning_module)) if self.trainer else 0
 
     def val_dataloader(self) -> DataLoader[AvatarSample]:
         return self._loader("val")
@@ -94,14 +96,11 @@ class AvatarsDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[AvatarSample]:
         return self._loader("test")
 
-    def _loader(
-        self, split: Split, sampler: DistributedSampler[AvatarSample] | None = None, drop_last: bool = False
-    ) -> DataLoader[AvatarSample]:
+    def _loader(self, split: Split, order: Sampler[int] | None = None) -> DataLoader[AvatarSample]:
         return DataLoader(
             self.datasets[split],
             batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
+            sampler=order,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

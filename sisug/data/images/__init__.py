@@ -5,8 +5,8 @@
 
 from sisug.data.images.cache import ImageBatch, PreparedImages
 from sisug.data.images.examine import Colour
-from sisug.data.images.order import EndlessOrder
 from sisug.data.images.scan import WHITE, FolderReport, list_images, scan_folder
+from sisug.data.order import EndlessOrder
 
 __all__ = [
     "WHITE",

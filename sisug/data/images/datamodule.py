@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Sampler, Subset
 
 from sisug.data.images.cache import PreparedImages
 from sisug.data.images.examine import Colour
-from sisug.data.images.order import EndlessOrder
 from sisug.data.images.scan import WHITE, check_folder, check_form
+from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.training.throughput import images_seen_of
 
