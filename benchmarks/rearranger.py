@@ -23,10 +23,10 @@ from lightning.pytorch import Trainer
 
 from sisug.data.latents import LatentDataModule
 from sisug.generators import Features
+from sisug.generators.losses import discriminator_adversarial_loss, r1_penalty
 from sisug.metrics.record import machine
 from sisug.proxies import OnlineClustering, fit_kmeans
 from sisug.rearranger import RearrangerModule
-from sisug.rearranger.losses import discriminator_adversarial_loss, r1_penalty
 
 PRECISIONS = ("32-true", "bf16-mixed")
 KMEANS_ITERATIONS = 10

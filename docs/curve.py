@@ -17,15 +17,15 @@ import matplotlib.pyplot as plt
 DOCS = Path(__file__).parent
 TABLE = DOCS / "generator-avatars.csv"
 DISTANCE, VARIETY = "val/frechet_avatars-judge-unet-v1", "val/variety_avatars-judge-unet-v1"
-STEP_IMAGES = 16
+EPOCH_KIMG = 10
 
 
 def read(metrics: Path) -> list[tuple[float, float, float]]:
     """Thousands of images, distance and variety of each validation; a run that went on repeats rows, the last hold."""
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get(DISTANCE)]
-    found = {(int(row["step"]) + 1) * STEP_IMAGES / 1000: (float(row[DISTANCE]), float(row[VARIETY])) for row in rows}
-    return [(kimg, *values) for kimg, values in sorted(found.items())]
+    found = {(int(row["epoch"]) + 1) * EPOCH_KIMG: (float(row[DISTANCE]), float(row[VARIETY])) for row in rows}
+    return [(float(kimg), *values) for kimg, values in sorted(found.items())]
 
 
 def main() -> None:

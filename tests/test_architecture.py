@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,3 +121,20 @@ def test_experiment_parses_as_its_header_says(
     monkeypatch.chdir(REPOSITORY)
     assert sisug(*arguments, "--print_config") == 0, capsys.readouterr().err
     assert capsys.readouterr().out.strip()
+
+
+# --- benchmarks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=name_of)
+def test_benchmarks_find_what_they_import(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem.replace('-', '_')}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    assert callable(module.main)
