@@ -377,7 +377,12 @@ def test_the_discriminator_sees_augmented_images_of_both_kinds(tmp_path: Path) -
     train(module, tmp_path, data=data)
     for_generator, real, fake, penalised = module.judged
     (made,) = module.made
-    for seen, original in ((for_generator, made), (fake, made), (real, data.images("train")), (penalised, real)):
+    for seen, original in (
+        (for_generator, made),
+        (fake, made),
+        (real, data.images("train")),
+        (penalised, data.images("train")),
+    ):
         assert seen.shape == original.shape
         assert not torch.equal(seen, original)
 
