@@ -132,7 +132,7 @@ class GeneratorQuality(Callback):
         self.frechet.reset()
         protocol = {"extractor": self.frechet.name, "real": self.real_images, "generated": self.samples}
         self.latest = {f"{stage}/{name}": {"value": value, **protocol} for name, value in values.items()}
-        pl_module.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, sync_dist=True)
         return values
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float]) -> None:

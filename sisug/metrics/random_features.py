@@ -32,7 +32,7 @@ class RandomFeatures(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = resnet18(weights=None)
-        self.network.fc = nn.Identity()  # type: ignore[assignment]
+        self.network.fc = nn.Identity()
 
     def forward(self, images: Images) -> Float[Tensor, "batch 512"]:
         """Rows of features.

@@ -67,11 +67,9 @@ class ExponentialMovingAverage(nn.Module):
             half_life = torch.minimum(half_life, self.images * self.ramp_up)
         # At the very first update the ramp is 0, the exponent infinite, the kept share 0: a plain copy.
         kept = torch.pow(0.5, images / half_life.clamp_min(1e-8))
-        averages, trained = [], []
         for name, parameter in network.named_parameters():
-            averages.append(self._average_of(name))
-            trained.append(parameter.detach().to(averages[-1].dtype))
-        torch._foreach_lerp_(averages, trained, 1 - kept)
+            average = self._average_of(name)
+            average.lerp_(parameter.detach().to(average.dtype), (1 - kept).to(average.dtype))
         self.images += images
 
     @contextmanager

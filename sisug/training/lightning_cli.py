@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
@@ -148,12 +149,16 @@ class SisugCLI(LightningCLI):
             raise own from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the atomic checkpoint writer, unless the trainer has a writer already."""
+        """Add the atomic checkpoint writer, unless there is a writer already; write `last.ckpt` after the others."""
         plugins = self._get(self.config_init, "trainer")["plugins"] or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        # `last` after `best`: so it knows the best score, and a run that goes on from it does not replace a better one.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.sort(key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
+        return trainer
 
 
 def sisug_error_behind(error: BaseException | None) -> SisugError | None:

@@ -162,7 +162,6 @@ def test_resumed_equals_unbroken(sisug: Command, layers: Layers, tmp_path: Path,
     assert {path.name for path in (resumed / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
-@pytest.mark.xfail(reason="last.ckpt is written before the best score of its epoch is noted", strict=True)
 def test_a_resumed_run_keeps_the_best_of_its_first_part(sisug: Command, layers: Layers, tmp_path: Path) -> None:
     # The second epoch is the best, and the run breaks after it.
     scored = (f"--trainer.callbacks+={TOOLS}.ScriptedScore", "--trainer.callbacks.scores=[3.0, 1.0, 2.0]")
