@@ -52,8 +52,9 @@ class GeneratorModule(LightningModule):
         decay_after: images after which the learning rate falls with the root of the images seen; None for never. It
             needs no length of the run, so a run can always go on (EDM2, equation 67).
         style_mixing: share of samples whose coarse and fine layers have styles of two latents (StyleGAN, section 3.1).
-        r1_gamma: weight of the gradient penalty on real images. More is steadier and slower: raise it where samples
-            lose variety, by 10 at a time. In proportion to the pixels of an image (StyleGAN2-ADA, appendix C).
+        r1_gamma: weight of the gradient penalty on real images. Raise it where the discriminator wins (its loss stays
+            below 0.3, where 1.4 is a draw) or samples lose variety; in proportion to the pixels of an image
+            (StyleGAN2-ADA, appendix C).
         r1_every: steps between gradient penalties, which are weighted accordingly (lazy regularisation, StyleGAN2
             section 3.1).
         path_length_weight: of the path-length regularisation, which makes equal steps in w equal in the image, and
@@ -88,7 +89,7 @@ class GeneratorModule(LightningModule):
         learning_rate: float = 2e-3,
         decay_after: float | None = None,
         style_mixing: float = 0.9,
-        r1_gamma: float = 0.3,
+        r1_gamma: float = 1.0,
         r1_every: int = 16,
         path_length_weight: float = 0.0,
         path_length_every: int = 4,
