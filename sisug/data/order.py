@@ -1,4 +1,4 @@
-"""The order in which a folder's images are trained on: endless, shuffled, and the same after a resume."""
+"""The order in which images are trained on: endless, shuffled, and the same after a resume."""
 
 from __future__ import annotations
 

@@ -34,6 +34,13 @@ def test_avatars(sisug: Command, repository: Path, tmp_path: Path, monkeypatch: 
     assert sisug("generator", "convert", run / "checkpoints/best.ckpt", "mine.safetensors", "--precision", "fp16") == 0
     sidecar = json.loads((tmp_path / "mine.json").read_text())
     assert sidecar["measured"]["val/frechet_avatars-judge-unet-v1"]["generated"] == 2000
+    assert sidecar["data"] | {"style": ""} == {
+        "drawn": "avatars",
+        "images": 64,
+        "style": "",
+        "resolution": 64,
+        "flip": True,
+    }
     assert load_generator(tmp_path / "mine.safetensors").resolution == 64
     assert half_written(tmp_path / "runs") == []
 

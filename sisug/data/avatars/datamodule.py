@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split
+from sisug.data.avatars.drawing import style_version
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError
 from sisug.training.seeding import generator_for
@@ -64,6 +65,17 @@ class AvatarsDataModule(LightningDataModule):
         self.resolution, self.batch_size, self.num_workers = resolution, batch_size, num_workers
         self.flip, self.seed = flip, seed
         self.datasets: dict[Split, MaterialisedAvatars] = {}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Which images these are, for records that travel."""
+        return {
+            "drawn": "avatars",
+            "images": self.lengths["train"],
+            "style": style_version(),
+            "resolution": self.resolution,
+            "flip": self.flip,
+        }
 
     def prepare_data(self) -> None:
         """Draw what is not cached yet, once a machine."""
