@@ -17,6 +17,7 @@ from sisug.generators.loading import generator_path, load_discriminator, load_ne
 from sisug.generators.native import (
     discriminator_from_tensors,
     generator_from_tensors,
+    part_of,
     read_sidecar,
     write_native,
 )
@@ -111,11 +112,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "give checkpoints/best.ckpt or last.ckpt of a run of `make train-generator`",
         ) from error
     return content
-
-
-def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors under a prefix, named without it."""
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def sha256_of(path: Path) -> str:

@@ -13,6 +13,7 @@ from sisug.generators.native import (
     discriminator_from_tensors,
     fingerprint,
     generator_from_tensors,
+    part_of,
     read_sidecar,
     read_tensors,
 )
@@ -85,6 +86,5 @@ def load_discriminator(path_or_preset: str | Path) -> Discriminator | None:
         CheckpointError: the file is missing, unreadable or its discriminator does not fit.
     """
     path = generator_path(path_or_preset)
-    cut = len(DISCRIMINATOR_PREFIX)
-    tensors = {k[cut:]: v for k, v in read_tensors(path).items() if k.startswith(DISCRIMINATOR_PREFIX)}
+    tensors = part_of(read_tensors(path), DISCRIMINATOR_PREFIX)
     return discriminator_from_tensors(tensors, str(path)) if tensors else None

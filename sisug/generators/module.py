@@ -21,7 +21,7 @@ from sisug.generators.losses import (
     path_lengths,
     r1_penalty,
 )
-from sisug.generators.native import differences, untraced_settings
+from sisug.generators.native import differences, listed, untraced_settings
 from sisug.generators.stylegan2 import Generator
 from sisug.metrics import command_line, git_commit
 from sisug.training.ema import ExponentialMovingAverage
@@ -339,10 +339,9 @@ class GeneratorModule(LightningModule):
         found: Mapping[str, Tensor] = checkpoint["state_dict"]
         problems = differences(self.state_dict(), found, side="this run")
         if problems:
-            shown = "; ".join(sorted(problems)[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
             raise CheckpointError(
                 "the checkpoint has other networks than this run",
-                shown,
+                listed(problems),
                 "give the settings it was trained with (config.yaml beside it holds them), and a checkpoint that "
                 "`sisug fit` wrote with GeneratorModule",
             )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,17 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, 
     return problems
 
 
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors under a prefix, named without it."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def listed(problems: Sequence[str], most: int = 4) -> str:
+    """Differences in one line: the first ones, and how many more there are."""
+    rest = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(sorted(problems)[:most]) + rest
+
+
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Copy tensors into a network of exactly these names and shapes.
 
@@ -166,8 +177,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name:
     problems = differences(network.state_dict(), tensors)
     problems += [f"{key} is not finite" for key, value in tensors.items() if not value.isfinite().all()]
     if problems:
-        shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(f"{name} does not fit StyleGAN2's networks", shown, CONVERT_HINT)
+        raise CheckpointError(f"{name} does not fit StyleGAN2's networks", listed(problems, 5), CONVERT_HINT)
     network.load_state_dict(dict(tensors))
 
 

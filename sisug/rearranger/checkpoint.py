@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators import GeneratorBackbone
-from sisug.generators.native import differences
+from sisug.generators.native import differences, listed
 
 
 def check_rearranger_checkpoint(
@@ -45,9 +45,8 @@ def check_rearranger_checkpoint(
     found: Mapping[str, Tensor] = checkpoint["state_dict"]
     problems = differences(own, found, side="this run")
     if problems:
-        shown = "; ".join(sorted(problems)[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise CheckpointError(
             "the checkpoint has other networks than this run",
-            shown,
+            listed(problems),
             "give the settings it was trained with: config.yaml beside it holds them",
         )
