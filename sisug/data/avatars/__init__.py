@@ -4,7 +4,7 @@
 and the processes that draw need none of it.
 """
 
-from sisug.data.avatars.cache import MaterialisedAvatars, cache_folder
+from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, seed_range
 from sisug.data.avatars.plotting import plot
 
@@ -12,7 +12,6 @@ __all__ = [
     "AvatarSample",
     "AvatarsDataset",
     "MaterialisedAvatars",
-    "cache_folder",
     "plot",
     "seed_range",
 ]

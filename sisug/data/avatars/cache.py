@@ -22,6 +22,7 @@ from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split, to_sample
 from sisug.data.avatars.drawing import style_version
 from sisug.errors import RunError
+from sisug.training.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,6 @@ IMAGES, MASKS = "images.npy", "masks.npy"
 
 SMALL = 512
 """Up to this many avatars are drawn by the calling process: starting others would take longer."""
-
-
-def cache_folder() -> Path:
-    """Where derived data is kept: the environment variable SISUG_CACHE, else ~/.cache/sisug."""
-    return Path(os.environ.get("SISUG_CACHE") or Path.home() / ".cache" / "sisug").expanduser()
 
 
 class MaterialisedAvatars(Dataset[AvatarSample]):
