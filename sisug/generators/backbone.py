@@ -21,7 +21,7 @@ class Features(NamedTuple):
     Args:
         map: features after the last convolution of the split's block.
         rgb: image so far, upsampled to the split, before this block adds its own colours. It must be laid out anew
-            together with `map`, else the old layout shows through.
+            together with `map`, else the old layout shows through. Zeros where only the last block gives colours.
     """
 
     map: Float[Tensor, "batch channel height width"]
@@ -163,22 +163,24 @@ class StyleGAN2Backbone(GeneratorBackbone):
                     rgb = block.upsample_rgb(rgb)
                 if resolution == self.split:
                     break
-                colours = block.torgb(x, ws[:, i + block.num_convs])
-                rgb = colours if rgb is None else rgb + colours
+                rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
         assert x is not None
-        return Features(x, x.new_zeros(x.shape[0], 3, *x.shape[2:]) if rgb is None else rgb)
+        return Features(x, x.new_zeros(x.shape[0], synthesis.img_channels, *x.shape[2:]) if rgb is None else rgb)
 
     def render(
         self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
     ) -> Float[Tensor, "batch 3 height width"]:
         synthesis = self.generator.synthesis
-        x, rgb = features
+        x = features.map
+        # Where only the last block gives colours, there is no image before it.
+        rgb = features.rgb if synthesis.architecture == "skip" else None
         for resolution in synthesis.resolutions[synthesis.resolutions.index(self.split) :]:
             block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
             if resolution != self.split:
                 x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
-                rgb = block.upsample_rgb(rgb)
-            rgb = rgb + block.torgb(x, ws[:, i + block.num_convs])
+                rgb = None if rgb is None else block.upsample_rgb(rgb)
+            rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
+        assert rgb is not None
         return rgb
 
 

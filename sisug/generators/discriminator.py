@@ -1,9 +1,12 @@
-"""StyleGAN2's discriminator in plain PyTorch (generators): residual blocks, minibatch standard deviation."""
+"""StyleGAN2's discriminator in plain PyTorch (generators): blocks with and without residual paths, minibatch standard
+deviation.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,24 +67,34 @@ class EqualisedConv(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions and a residual path, to half the size.
+    """Two convolutions, and a residual path where there is one, to half the size.
 
     Args:
-        in_channels: channels that come in; colours at the first block.
         mid_channels: channels of this resolution.
         out_channels: channels of the next lower resolution.
         img_channels: colours; 0 where the block does not read the image.
+        residual: add the block's input to its output.
         taps: FIR filter of the downsampling.
     """
 
     def __init__(
-        self, mid_channels: int, out_channels: int, *, img_channels: int = 0, taps: Sequence[float] = (1, 3, 3, 1)
+        self,
+        mid_channels: int,
+        out_channels: int,
+        *,
+        img_channels: int = 0,
+        residual: bool = True,
+        taps: Sequence[float] = (1, 3, 3, 1),
     ) -> None:
         super().__init__()
         self.fromrgb = EqualisedConv(img_channels, mid_channels, 1, taps=taps) if img_channels else None
         self.conv0 = EqualisedConv(mid_channels, mid_channels, 3, taps=taps)
         self.conv1 = EqualisedConv(mid_channels, out_channels, 3, downsample=True, taps=taps)
-        self.skip = EqualisedConv(mid_channels, out_channels, 1, downsample=True, activate=False, bias=False, taps=taps)
+        self.skip = (
+            EqualisedConv(mid_channels, out_channels, 1, downsample=True, activate=False, bias=False, taps=taps)
+            if residual
+            else None
+        )
 
     def forward(
         self,
@@ -92,8 +105,8 @@ class DiscriminatorBlock(nn.Module):
             x = self.fromrgb(x)
         if added is not None:
             x = x + added.to(x.dtype)
-        out: Tensor = (self.conv1(self.conv0(x)) + self.skip(x)) * math.sqrt(0.5)
-        return out
+        out: Tensor = self.conv1(self.conv0(x))
+        return out if self.skip is None else (out + self.skip(x)) * math.sqrt(0.5)
 
 
 def minibatch_std(
@@ -127,22 +140,35 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """StyleGAN2's residual discriminator: image to one logit.
+    """StyleGAN2's discriminator: image to one logit.
 
     Args:
         channels: resolution in pixels to channels, from 4 up to the image's.
         img_channels: colours.
         taps: FIR filter of the downsampling.
+        architecture: `resnet` adds every block's input to its output, `orig` does not.
     """
 
     def __init__(
-        self, channels: Mapping[int, int], *, img_channels: int = 3, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)
+        self,
+        channels: Mapping[int, int],
+        *,
+        img_channels: int = 3,
+        taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
+        architecture: Literal["resnet", "orig"] = "resnet",
     ) -> None:
         super().__init__()
+        self.architecture = architecture
         self.resolutions = sorted((r for r in channels if r > 4), reverse=True)
         for resolution in self.resolutions:
             colours = img_channels if resolution == self.resolutions[0] else 0
-            block = DiscriminatorBlock(channels[resolution], channels[resolution // 2], img_channels=colours, taps=taps)
+            block = DiscriminatorBlock(
+                channels[resolution],
+                channels[resolution // 2],
+                img_channels=colours,
+                residual=architecture == "resnet",
+                taps=taps,
+            )
             self.add_module(f"b{resolution}", block)
         self.b4 = DiscriminatorEpilogue(channels[4])
 

@@ -1,4 +1,4 @@
-"""StyleGAN2's generator in plain PyTorch (generators): mapping network, synthesis blocks, skip architecture.
+"""StyleGAN2's generator in plain PyTorch (generators): mapping network, synthesis blocks of every architecture.
 
 Written from the papers (Karras et al. 2020, arXiv 1912.04958 and 2006.06676); parameter names are those of NVIDIA's
 PyTorch files.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,6 +25,10 @@ from sisug.generators.layers import (
 )
 
 NoiseMode = Literal["const", "random", "none"]
+Architecture = Literal["skip", "resnet", "orig"]
+"""How blocks reach the image: `skip` adds every block's colours to the upsampled image so far, `resnet` adds every
+block's input to its output, `orig` does neither; the latter two take colours from the last block alone (StyleGAN2,
+section 4.1, figure 7)."""
 
 
 class MappingNetwork(nn.Module):
@@ -142,15 +147,38 @@ class ToRGB(nn.Module):
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
 
+class ResidualPath(nn.Module):
+    """A block's input at twice the size: 1x1 convolution without bias, then FIR upsampling (architecture `resnet`).
+
+    Args:
+        in_channels: channels that come in.
+        out_channels: channels that go out.
+        taps: FIR filter of the upsampling.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, *, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight_gain = 1.0 / math.sqrt(in_channels)
+        self.register_buffer("resample_filter", fir_kernel(taps))
+
+    def forward(self, x: Float[Tensor, "batch in height width"]) -> Float[Tensor, "batch out height2 width2"]:
+        # The filter works on each channel by itself, so it may come last, when there are fewer channels.
+        return fir_upsample(F.conv2d(x, (self.weight * self.weight_gain).to(x.dtype)), self.resample_filter)
+
+
 class SynthesisBlock(nn.Module):
-    """All layers of one resolution: upsampling convolution (not at 4 px), convolution, colours.
+    """All layers of one resolution: upsampling convolution (not at 4 px), convolution, colours where it has them.
 
     Args:
         in_channels: channels from the block below; 0 at 4 px, which starts from a learnt constant.
         out_channels: channels of this block.
         w_dim: size of the styles.
         resolution: height and width, pixels.
-        img_channels: colours.
+        img_channels: colours; 0 where this block gives none.
+        residual: add the block's input to its output; not at 4 px.
         taps: FIR filter of the upsampling.
         clamp: bound on activations, or None.
     """
@@ -165,6 +193,7 @@ class SynthesisBlock(nn.Module):
         resolution: int,
         *,
         img_channels: int = 3,
+        residual: bool = False,
         taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
         clamp: float | None = None,
     ) -> None:
@@ -180,7 +209,8 @@ class SynthesisBlock(nn.Module):
                 in_channels, out_channels, w_dim, resolution, upsample=True, taps=taps, clamp=clamp
             )
         self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, taps=taps, clamp=clamp)
-        self.torgb = ToRGB(out_channels, img_channels, w_dim, clamp=clamp)
+        self.torgb = ToRGB(out_channels, img_channels, w_dim, clamp=clamp) if img_channels else None
+        self.skip = ResidualPath(in_channels, out_channels, taps=taps) if residual and not self.first else None
 
     def convolve(
         self,
@@ -191,10 +221,10 @@ class SynthesisBlock(nn.Module):
         """The block's features from those of the block below (None at 4 px)."""
         if x is None:
             x = self.const[None].expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        else:
-            x = self.conv0(x, ws[:, 0], noise_mode)
-        out: Tensor = self.conv1(x, ws[:, self.num_convs - 1], noise_mode)
-        return out
+            return self.conv1(x, ws[:, 0], noise_mode)
+        out: Tensor = self.conv1(self.conv0(x, ws[:, 0], noise_mode), ws[:, 1], noise_mode)
+        # The sum of two paths keeps the variance of one (StyleGAN2, section 4.1).
+        return out if self.skip is None else (self.skip(x) + out) * math.sqrt(0.5)
 
     def upsample_rgb(
         self, rgb: Float[Tensor, "batch colour half_height half_width"]
@@ -202,9 +232,27 @@ class SynthesisBlock(nn.Module):
         """The image so far, at this block's resolution."""
         return fir_upsample(rgb, self.resample_filter)
 
+    def colour(
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        w: Float[Tensor, "batch w_dim"],
+        rgb: Float[Tensor, "batch colour height width"] | None,
+    ) -> Float[Tensor, "batch colour height width"] | None:
+        """The image so far with this block's colours.
+
+        Args:
+            x: features of this block.
+            w: style of the colours.
+            rgb: the image so far at this block's resolution; None before the first block that gives colours.
+        """
+        if self.torgb is None:
+            return rgb
+        colours: Tensor = self.torgb(x, w)
+        return colours if rgb is None else rgb + colours
+
 
 class SynthesisNetwork(nn.Module):
-    """Styles to image: blocks from 4 px upwards, each adding its colours to the upsampled image (skip architecture).
+    """Styles to image: blocks from 4 px upwards, which reach the image as the architecture says.
 
     Args:
         w_dim: size of the styles.
@@ -212,6 +260,7 @@ class SynthesisNetwork(nn.Module):
         img_channels: colours.
         taps: FIR filter of the resampling.
         clamp: bound on activations, or None.
+        architecture: skip, resnet or orig.
     """
 
     def __init__(
@@ -222,14 +271,27 @@ class SynthesisNetwork(nn.Module):
         img_channels: int = 3,
         taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
         clamp: float | None = None,
+        architecture: Architecture = "skip",
     ) -> None:
         super().__init__()
+        self.architecture = architecture
+        self.img_channels = img_channels
         self.resolutions = sorted(channels)
         self.num_ws = 2 * len(self.resolutions)
         below = 0
         for resolution in self.resolutions:
             out = channels[resolution]
-            block = SynthesisBlock(below, out, w_dim, resolution, img_channels=img_channels, taps=taps, clamp=clamp)
+            coloured = architecture == "skip" or resolution == self.resolutions[-1]
+            block = SynthesisBlock(
+                below,
+                out,
+                w_dim,
+                resolution,
+                img_channels=img_channels if coloured else 0,
+                residual=architecture == "resnet",
+                taps=taps,
+                clamp=clamp,
+            )
             self.add_module(f"b{resolution}", block)
             below = out
 
@@ -255,8 +317,7 @@ class SynthesisNetwork(nn.Module):
         for resolution in self.resolutions:
             block, i = self.block(resolution), self.first_ws(resolution)
             x = block.convolve(x, ws[:, i : i + block.num_convs], noise_mode)
-            colours = block.torgb(x, ws[:, i + block.num_convs])
-            rgb = colours if rgb is None else block.upsample_rgb(rgb) + colours
+            rgb = block.colour(x, ws[:, i + block.num_convs], None if rgb is None else block.upsample_rgb(rgb))
         assert rgb is not None
         return rgb
 
@@ -273,6 +334,10 @@ class Generator(nn.Module):
         img_channels: colours.
         taps: FIR filter of the resampling.
         clamp: bound on activations, or None.
+        architecture: how blocks reach the image.
+        num_fp16_res: finest resolutions, counted from the image's, in which the file's authors computed in float16 (4
+            in most of NVIDIA's files). The network itself computes in its weights' type; a backbone asked for "fp16"
+            follows this number.
     """
 
     def __init__(
@@ -286,13 +351,19 @@ class Generator(nn.Module):
         img_channels: int = 3,
         taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0),
         clamp: float | None = None,
+        architecture: Architecture = "skip",
+        num_fp16_res: int = 0,
     ) -> None:
         super().__init__()
         self.z_dim = z_dim
         self.w_dim = w_dim
         self.resolution = max(channels)
         self.channels = dict(channels)
-        self.synthesis = SynthesisNetwork(w_dim, channels, img_channels=img_channels, taps=taps, clamp=clamp)
+        self.architecture = architecture
+        self.num_fp16_res = num_fp16_res
+        self.synthesis = SynthesisNetwork(
+            w_dim, channels, img_channels=img_channels, taps=taps, clamp=clamp, architecture=architecture
+        )
         self.mapping = MappingNetwork(
             z_dim, w_dim, self.synthesis.num_ws, num_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier
         )

@@ -40,3 +40,21 @@ def test_features_go_from_fine_to_coarse():
     discriminator = Discriminator({4: 8, 8: 6, 16: 4, 32: 2})
     shapes = [tuple(f.shape[1:]) for f in discriminator.features(torch.randn(2, 3, 32, 32))]
     assert shapes == [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
+
+
+def test_architectures_differ_by_the_residual_path_alone():
+    """`orig` is the residual discriminator without its `skip` weights and without the factor of the sum."""
+    resnet, orig = (Discriminator({4: 8, 8: 6, 16: 4}, architecture=name) for name in ("resnet", "orig"))
+    shared = {key: value for key, value in resnet.state_dict().items() if ".skip." not in key}
+    assert shared.keys() == orig.state_dict().keys()
+    assert {key for key in resnet.state_dict() if ".skip." in key} == {
+        f"b{r}.skip.{name}" for r in (8, 16) for name in ("weight", "resample_filter")
+    }
+    orig.load_state_dict(shared)
+    x = torch.randn(2, 3, 16, 16)
+    expected = x
+    for name in ("b16.fromrgb", "b16.conv0", "b16.conv1", "b8.conv0", "b8.conv1"):
+        expected = orig.get_submodule(name)(expected)
+    assert torch.equal(orig.features(x)[-1], expected)
+    assert torch.equal(orig(x), orig.b4(expected))
+    assert (orig(x) - resnet(x)).abs().max() > 1e-3

@@ -10,6 +10,9 @@ import torch
 from sisug.generators import Generator, load_generator
 from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.loading import PRESETS
+from sisug.generators.stylegan2 import Architecture
+
+ARCHITECTURES: tuple[Architecture, ...] = ("skip", "resnet", "orig")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,14 @@ def shipped():
 
 
 def randomised(
-    resolution: int, channels: int = 6, z_dim: int = 5, w_dim: int = 7, layers: int = 2, seed: int = 0
+    resolution: int,
+    channels: int = 6,
+    z_dim: int = 5,
+    w_dim: int = 7,
+    layers: int = 2,
+    seed: int = 0,
+    clamp: float | None = None,
+    architecture: Architecture = "skip",
 ) -> Generator:
     """Random weights with noise, biases and w_avg that matter."""
     torch.manual_seed(seed)
@@ -27,7 +37,7 @@ def randomised(
     while r <= resolution:
         sizes[r] = channels + r // 4
         r *= 2
-    generator = Generator(z_dim, w_dim, sizes, mapping_layers=layers)
+    generator = Generator(z_dim, w_dim, sizes, mapping_layers=layers, clamp=clamp, architecture=architecture)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith(("bias", "noise_strength")):
@@ -56,25 +66,72 @@ def test_split_is_exact_at_every_block_of_the_shipped_generator(split):
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32])
-def test_split_is_exact_with_noise_and_biases(resolution):
-    generator = randomised(resolution)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_split_is_exact_with_noise_and_biases(resolution, architecture):
+    generator = randomised(resolution, architecture=architecture)
     for split in generator.synthesis.resolutions:
         backbone = StyleGAN2Backbone(generator, split)
         ws = torch.randn(3, backbone.num_ws, backbone.w_dim)
         features = backbone.features(ws)
         assert features.map.shape == (3, backbone.feature_channels, split, split)
         assert features.rgb.shape == (3, 3, split, split)
+        assert architecture == "skip" or not features.rgb.any()
         assert torch.equal(backbone.render(features, ws), generator.synthesis(ws))
 
 
-def test_every_style_reaches_the_image():
-    generator = randomised(16)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_style_reaches_the_image(architecture):
+    generator = randomised(16, architecture=architecture)
     ws = torch.randn(1, generator.synthesis.num_ws, 7)
     image = generator.synthesis(ws)
     for i in range(generator.synthesis.num_ws):
         changed = ws.clone()
         changed[:, i] += 1
         assert (generator.synthesis(changed) - image).abs().max() > 1e-3, i
+
+
+def nvidia_keys(architecture: Architecture, resolutions: list[int], layers: int) -> set[str]:
+    """Names of a trained file's tensors, as its authors' code writes them."""
+    keys = {"mapping.w_avg", "synthesis.b4.const"}
+    keys |= {f"mapping.fc{i}.{name}" for i in range(layers) for name in ("weight", "bias")}
+    for r in resolutions:
+        keys.add(f"synthesis.b{r}.resample_filter")
+        for conv in ("conv1",) if r == 4 else ("conv0", "conv1"):
+            names = ("weight", "bias", "affine.weight", "affine.bias", "noise_strength", "noise_const")
+            keys |= {f"synthesis.b{r}.{conv}.{name}" for name in (*names, "resample_filter")}
+        if architecture == "skip" or r == resolutions[-1]:
+            keys |= {f"synthesis.b{r}.torgb.{name}" for name in ("weight", "bias", "affine.weight", "affine.bias")}
+        if architecture == "resnet" and r > 4:
+            keys |= {f"synthesis.b{r}.skip.weight", f"synthesis.b{r}.skip.resample_filter"}
+    return keys
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_names_are_those_of_nvidias_files(architecture):
+    generator = Generator(4, 4, {4: 6, 8: 5, 16: 3}, mapping_layers=3, architecture=architecture)
+    tensors = generator.state_dict()
+    assert set(tensors) == nvidia_keys(architecture, [4, 8, 16], 3)
+    assert generator.synthesis.num_ws == 6
+    if architecture == "resnet":
+        assert tensors["synthesis.b16.skip.weight"].shape == (3, 5, 1, 1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_network_without_storage_takes_tensors_as_they_are(architecture):
+    """Loading a large file draws no random numbers and copies nothing."""
+    trained = randomised(16, architecture=architecture)
+    state = torch.get_rng_state()
+    with torch.device("meta"):
+        generator = Generator(5, 7, trained.channels, mapping_layers=2, architecture=architecture)
+    generator.load_state_dict(trained.state_dict(), assign=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(tensor.is_meta for tensor in (*generator.parameters(), *generator.buffers()))
+    pair = [network.get_parameter("synthesis.b8.conv0.weight") for network in (generator, trained)]
+    assert pair[0].data_ptr() == pair[1].data_ptr()
+    z = torch.randn(2, 5)
+    assert torch.equal(generator(z), trained(z))
+    backbone = StyleGAN2Backbone(generator)
+    torch.testing.assert_close(backbone(z), trained(z))
 
 
 def test_truncation_moves_towards_the_mean_style():
