@@ -13,27 +13,30 @@ ARGS ?=
 STAMP := $(VENV)/.sisug-is-installed
 BIN := $(VENV)/bin
 
-# `sisug fit` with the layers of stage 1, on a preset's generator or on a file of your own.
-ifeq ($(suffix $(DATA)),.safetensors)
-STAGE1 = experiments/rearranger/file.yaml
+# `sisug fit` with the layers of stage 1: DATA is a preset, or the file of a generator. Avatars have settings of their own;
+# all others share those of file.yaml.
+STAGE1 = $(firstword $(wildcard experiments/rearranger/$(DATA).yaml) experiments/rearranger/file.yaml)
+ifneq ($(filter .safetensors .pkl .pt .pth .ckpt,$(suffix $(DATA))),)
+GENERATOR =
 LAYERS = --config experiments/base.yaml --config $(STAGE1) --model.init_args.generator "$(DATA)" \
   --run.name "rearranger-$(notdir $(basename $(DATA)))"
 else
-STAGE1 = experiments/rearranger/$(DATA).yaml
-LAYERS = --config experiments/base.yaml --config experiments/generator/$(DATA).yaml --config $(STAGE1)
+GENERATOR = experiments/generator/$(DATA).yaml
+LAYERS = --config experiments/base.yaml --config $(STAGE1) --config $(GENERATOR)
 endif
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: DATA=$(DATA) (of: $(notdir $(basename $(wildcard experiments/generator/*.yaml))); train-generator also takes a folder,"
-	@echo "  train-rearranger a .safetensors file), ARGS= (options for sisug),"
-	@echo "  VENV=$(VENV). bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
+	@echo "  Variables: DATA=$(DATA), ARGS= (options for sisug), VENV=$(VENV)."
+	@echo "  DATA of train-rearranger: $(notdir $(basename $(wildcard experiments/generator/*.yaml))),"
+	@echo "  or a generator's file (.safetensors, .pkl, .pt, .pth, .ckpt); of train-generator: avatars, or a folder of pictures."
+	@echo "  bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
 	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
 setup: $(STAMP)  ## Make the environment (the other targets do so by themselves)
 
-train-rearranger: $(STAGE1) $(STAMP)  ## Stage 1: train the rearranger on a preset or a generator file
+train-rearranger: $(GENERATOR) $(STAMP)  ## Stage 1: train the rearranger on a preset or a generator file
 	$(BIN)/sisug fit $(LAYERS) $(ARGS)
 
 # DATA is a preset's name, or a folder of pictures.
@@ -50,7 +53,7 @@ train-generator: $(STAMP)  ## Train a StyleGAN2 on DATA: a preset, or your own f
 train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter that scores layouts
 	$(BIN)/sisug fit --config experiments/base.yaml --config experiments/judge/$(DATA).yaml $(ARGS)
 
-config: $(STAGE1) $(STAMP)  ## Print the settings that train-rearranger would use, layers merged
+config: $(GENERATOR) $(STAMP)  ## Print the settings that train-rearranger would use, layers merged
 	@$(BIN)/sisug fit $(LAYERS) $(ARGS) --print_config
 
 test: lint  ## Lint, types and the fast tests

@@ -1,0 +1,105 @@
+"""Named generators (generators): what file a preset is, where it comes from, how it is used; `presets/` has all."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from sisug.errors import CheckpointError
+from sisug.generators.download import download
+from sisug.training.cache_folder import cache_folder
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "assets"
+ENTRIES = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An entry of ``presets/``. What a generator is made of is read from its file, so nothing here decides how to load
+    it.
+
+    Args:
+        name: as in ``DATA=name`` and ``generator: name``.
+        file: name of the file, as its publisher calls it.
+        url: official address; None where it ships with sisug or has no address of its own.
+        sha256: of the file, in hexadecimal; None where none is known.
+        size_mb: about how large it is, in megabytes; None where that is not known.
+        family: who wrote it: native, nvidia, tensorflow, rosinality or genforce.
+        licence: of the weights, and so of what is trained from them.
+        data_licence: of the images they were trained on.
+        resolution: of its images, pixels.
+        split: where stage 1 cuts it, pixels.
+        truncation: of the samples that stage 1 learns from; 1 for the generator's full range.
+        label_set: name of the label set of its conditions; None where sisug has none for it.
+        note: publisher, and where to find the file.
+    """
+
+    name: str
+    file: str
+    url: str | None
+    sha256: str | None
+    size_mb: int | None
+    family: str
+    licence: str
+    data_licence: str
+    resolution: int
+    split: int
+    truncation: float
+    label_set: str | None
+    note: str
+
+
+def preset_names() -> list[str]:
+    """All presets, in alphabetical order."""
+    return sorted(path.stem for path in ENTRIES.glob("*.yaml"))
+
+
+@cache
+def preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    if name not in preset_names():
+        raise CheckpointError(
+            f"there is no preset {name!r}",
+            f"the presets are: {', '.join(preset_names())}",
+            "name one of them, or give the path of a file",
+        )
+    return Preset(name=name, **yaml.safe_load((ENTRIES / f"{name}.yaml").read_text()))
+
+
+def place_of(preset: Preset) -> Path:
+    """Where a preset's file lies or belongs: in the package, or under `generators` in the cache folder."""
+    shipped = SHIPPED / preset.file
+    return shipped if shipped.is_file() else cache_folder() / "generators" / preset.file
+
+
+def preset_file(preset: Preset) -> Path:
+    """A preset's file, downloaded if it is not there yet.
+
+    A file that was put there by hand is taken as it is.
+
+    Raises:
+        CheckpointError: it is not there and cannot be downloaded; says what to put where.
+    """
+    path = place_of(preset)
+    if path.is_file():
+        return path
+    if preset.url is None:
+        raise CheckpointError(
+            f"preset {preset.name!r} needs the file {preset.file}, which is not at {path}",
+            f"no official address is known from which it could be downloaded: {preset.note}",
+            f"fetch it by hand and put it at {path}; or name a generator of your own with "
+            "--model.init_args.generator FILE",
+        )
+    size = "" if preset.size_mb is None else f", {preset.size_mb} MB"
+    logger.info("preset %s: %s%s. Licence: %s", preset.name, preset.note, size, preset.licence)
+    return download(preset.url, path, sha256=preset.sha256)
