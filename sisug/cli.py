@@ -36,7 +36,11 @@ TOOLS: dict[str, tuple[str, str]] = {
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
     "generator convert": (
         "sisug.generators.commands:convert",
-        "write a trained generator as the file that all stages take",
+        "write a generator of any family as sisug's own file, or another tool's",
+    ),
+    "generator inspect": (
+        "sisug.generators.inspection:inspect",
+        "what a generator file is: family, settings, samples",
     ),
     "generator score": (
         "sisug.segmentation.generator_score:score",

@@ -2,89 +2,152 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
-from sisug.errors import CheckpointError
+from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
+from sisug.generators.formats import Family, Source, read_source
 from sisug.generators.native import (
     discriminator_from_tensors,
     fingerprint,
     generator_from_tensors,
-    part_of,
     read_sidecar,
-    read_tensors,
 )
+from sisug.generators.preset import preset, preset_file, preset_names
 from sisug.generators.stylegan2 import Generator
 
-ASSETS = Path(__file__).parent / "assets"
-PRESETS = {"avatars": ASSETS / "avatars-64.safetensors"}
-"""Generators by name; a file named like a preset is reached as ./name."""
+logger = logging.getLogger(__name__)
 
-DISCRIMINATOR_PREFIX = "discriminator."
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def generator_path(path_or_preset: str | Path) -> Path:
-    """The file behind a path or a preset's name.
+    """The file behind a path or a preset's name; a preset's file is fetched where it is not there.
+
+    Args:
+        path_or_preset: a file named like a preset is reached as ./name.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is neither, or the download failed.
     """
-    preset = PRESETS.get(str(path_or_preset))
-    if preset is not None:
-        return preset
+    if str(path_or_preset) in preset_names():
+        return preset_file(preset(str(path_or_preset)))
     path = Path(path_or_preset).expanduser()
     if not path.exists():
         raise CheckpointError(
             f"generator {str(path_or_preset)!r} was not found",
-            f"there is no such file, and the presets are: {', '.join(sorted(PRESETS))}",
+            f"there is no such file, and the presets are: {', '.join(preset_names())}",
             "check the path or name a preset",
         )
     return path
 
 
-def load_network(path_or_preset: str | Path) -> Generator:
+def load_network(path_or_preset: str | Path, label: int | None = None) -> Generator:
     """The generator's network itself, to be trained further.
 
     Args:
-        path_or_preset: a .safetensors file with NVIDIA's key names, or a preset's name.
+        path_or_preset: file of any family that sisug reads, or a preset's name.
+        label: the class, for a class-conditional generator.
 
     Raises:
         CheckpointError: the file is missing, unreadable or holds something else.
     """
     path = generator_path(path_or_preset)
-    return generator_from_tensors(_generator_tensors(path), read_sidecar(path), str(path))
+    return network_of(source_of(path, label, discriminator=False), path)
 
 
-def _generator_tensors(path: Path) -> dict[str, Tensor]:
-    return {k: v for k, v in read_tensors(path).items() if not k.startswith(DISCRIMINATOR_PREFIX)}
-
-
-def load_generator(path_or_preset: str | Path, split: int | None = None) -> StyleGAN2Backbone:
+def load_generator(
+    path_or_preset: str | Path, split: int | None = None, *, label: int | None = None, precision: Precision = "fp32"
+) -> StyleGAN2Backbone:
     """Load a generator as the frozen backbone.
 
     Args:
-        path_or_preset: a .safetensors file with NVIDIA's key names, or a preset's name ("avatars" ships with sisug).
+        path_or_preset: file of any family that sisug reads (NVIDIA's PyTorch and TensorFlow files, rosinality,
+            pixel2style2pixel, GenForce, safetensors, a training run's checkpoint), told by its content; or a preset's
+            name ("avatars" ships with sisug). Nothing in the file is run.
         split: resolution at which to cut it, pixels; None for half the image's, 64 at most.
+        label: the class, for a class-conditional generator.
+        precision: in which images are rendered; features are always in float32.
 
     Raises:
         CheckpointError: the file is missing, unreadable or holds something else.
         ConfigError: the generator has no features of that resolution.
     """
     path = generator_path(path_or_preset)
-    tensors = _generator_tensors(path)
-    generator = generator_from_tensors(tensors, read_sidecar(path), str(path))
-    return StyleGAN2Backbone(generator, split, fingerprint=fingerprint(tensors), source=str(path_or_preset))
+    source = source_of(path, label, discriminator=False)
+    return StyleGAN2Backbone(
+        network_of(source, path),
+        split,
+        fingerprint=fingerprint(source.generator),
+        source=str(path_or_preset),
+        **({} if precision == "fp32" else {"precision": precision}),
+    )
 
 
-def load_discriminator(path_or_preset: str | Path) -> Discriminator | None:
+def load_discriminator(path_or_preset: str | Path, label: int | None = None) -> Discriminator | None:
     """The discriminator that a generator's file carries; None where it carries none.
+
+    Args:
+        path_or_preset: file of any family that sisug reads, or a preset's name.
+        label: the class, for a class-conditional generator.
 
     Raises:
         CheckpointError: the file is missing, unreadable or its discriminator does not fit.
     """
     path = generator_path(path_or_preset)
-    tensors = part_of(read_tensors(path), DISCRIMINATOR_PREFIX)
-    return discriminator_from_tensors(tensors, str(path)) if tensors else None
+    tensors = source_of(path, label).discriminator
+    return discriminator_from_tensors(tensors, f"discriminator of {path}") if tensors else None
+
+
+def network_of(source: Source, path: Path) -> Generator:
+    """The network of a file that was read; what it lacked is logged."""
+    for note in source.notes:
+        logger.info("%s: %s.", path.name, note)
+    return generator_from_tensors(source.generator, source.settings, str(path))
+
+
+def source_of(path: Path, label: int | None = None, *, discriminator: bool = True) -> Source:
+    """Read a file of any family; for one of sisug's own, with what its sidecar says.
+
+    Args:
+        path: the file.
+        label: the class, for a class-conditional generator.
+        discriminator: read that too, where there is one.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, hostile, no StyleGAN2, or not what its sidecar describes.
+    """
+    source = read_source(path, label, discriminator=discriminator)
+    if source.family is not Family.NVIDIA_KEYS or path.suffix != ".safetensors":
+        return source
+    sidecar = read_sidecar(path)
+    if not sidecar:
+        return source
+    _compare(path, source.generator, sidecar.get("fingerprint"))
+    if source.discriminator is not None:
+        _compare(path, source.discriminator, sidecar.get("discriminator_fingerprint"))
+    settings = {name: sidecar[name] for name in source.settings if sidecar.get(name) is not None}
+    own = str(sidecar.get("format", "")).startswith("sisug")
+    return Source(
+        Family.SISUG if own else source.family,
+        source.generator,
+        source.discriminator,
+        source.settings | settings,
+        source.num_labels,
+        source.notes,
+        sidecar,
+    )
+
+
+def _compare(path: Path, tensors: dict[str, Tensor], expected: object) -> None:
+    if isinstance(expected, str) and fingerprint(tensors) != expected:
+        raise FingerprintMismatch(
+            f"the weights in {path} are not those that {path.with_suffix('.json').name} describes",
+            "one of the two files was damaged or belongs to another generator",
+            "copy both again",
+        )

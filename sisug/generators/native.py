@@ -15,44 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sisug.errors import CheckpointError, ConfigError
 from sisug.generators.discriminator import Discriminator
-from sisug.generators.stylegan2 import Generator
+from sisug.generators.stylegan2 import Architecture, Generator
 
-CONVERT_HINT = "give a file that sisug wrote, or the shipped preset 'avatars'"
+CONVERT_HINT = "give the file as its trainer wrote it, or the shipped preset 'avatars'"
+
+DISCRIMINATOR_PREFIX = "discriminator."
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes: the same weights give the same value whatever file they lie in."""
+    """SHA-256 over names, shapes and values in float32: the same weights give the same value in whatever file they lie."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        tensor = tensors[name].detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
     return digest.hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, a folder, empty, truncated or something else.
-    """
-    if not path.is_file():
-        cause = "it is a folder" if path.is_dir() else "there is no such file"
-        raise CheckpointError(f"generator file {path} cannot be opened", cause, f"check the path, or {CONVERT_HINT}")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"generator file {path} ({path.stat().st_size} bytes) cannot be read",
-            f"it is no complete safetensors file ({error})",
-            f"copy it again, or {CONVERT_HINT}",
-        ) from error
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -77,50 +59,62 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content
 
 
-def generator_from_tensors(tensors: Mapping[str, Tensor], sidecar: Mapping[str, Any], name: str) -> Generator:
-    """Network with these weights; its settings come from the tensors' names and shapes.
+def generator_from_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], name: str) -> Generator:
+    """Network with these weights, which it takes as they are; its sizes come from their names and shapes.
 
     Args:
-        tensors: NVIDIA key names, `mapping.*` and `synthesis.*`.
-        sidecar: `mapping_lr_mul` and `conv_clamp`, where they differ from 0.01 and none.
+        tensors: NVIDIA key names, `mapping.*` and `synthesis.*`, in float32.
+        settings: what they do not tell: `mapping_lr_mul`, `conv_clamp` and `num_fp16_res`, where they differ from
+            0.01, none and 0.
         name: what to call the source in messages.
 
     Raises:
         CheckpointError: tensors are missing, left over or of a shape that does not fit the others.
     """
-    tensors = {key: value.float() for key, value in tensors.items()}
     blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"synthesis\.b(\d+)\.", key))})
     layers = len({m[1] for key in tensors if (m := re.match(r"mapping\.fc(\d+)\.weight$", key))})
     expected = [4 * 2**i for i in range(len(blocks))]
     if not blocks or blocks != expected or layers == 0:
         raise CheckpointError(
             f"{name} holds no StyleGAN2 generator",
-            f"it has blocks {blocks} and {layers} mapping layers; blocks must go 4, 8, 16, ...",
+            f"it has blocks {blocks[:12]} and {layers} mapping layers; blocks must go 4, 8, 16, ...",
             CONVERT_HINT,
         )
     try:
         channels = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
         w_dim, z_dim = tensors["mapping.fc0.weight"].shape
-        taps = tensors["synthesis.b4.resample_filter"].sum(dim=0)
-        img_channels = tensors["synthesis.b4.torgb.weight"].shape[0]
-    except KeyError as error:
-        raise CheckpointError(f"{name} is incomplete", f"the tensor {error} is missing", CONVERT_HINT) from error
-    generator = Generator(
-        z_dim,
-        w_dim,
-        channels,
-        mapping_layers=layers,
-        mapping_lr_multiplier=float(sidecar.get("mapping_lr_mul") or 0.01),
-        img_channels=img_channels,
-        taps=taps.tolist(),
-        clamp=sidecar.get("conv_clamp"),
-    )
+        kernel = tensors["synthesis.b4.resample_filter"]
+        taps = kernel.sum(dim=0).tolist()
+        img_channels = tensors[f"synthesis.b{blocks[-1]}.torgb.weight"].shape[0]
+    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"{name} is incomplete", f"{error} is missing or misshapen", CONVERT_HINT) from error
+    if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.equal(kernel.flip(0, 1)):
+        raise CheckpointError(
+            f"{name} resamples with an unusual filter", "sisug's StyleGAN2 takes symmetric ones", CONVERT_HINT
+        )
+    if any(f"synthesis.b{r}.skip.weight" in tensors for r in blocks):
+        architecture: Architecture = "resnet"
+    else:
+        architecture = "skip" if "synthesis.b4.torgb.weight" in tensors else "orig"
+    with torch.device("meta"):  # its own weights would be drawn at random, and replaced at once
+        generator = Generator(
+            z_dim,
+            w_dim,
+            channels,
+            mapping_layers=layers,
+            mapping_lr_multiplier=float(settings.get("mapping_lr_mul") or 0.01),
+            img_channels=img_channels,
+            taps=taps,
+            clamp=settings.get("conv_clamp"),
+            architecture=architecture,
+            num_fp16_res=int(settings.get("num_fp16_res") or 0),
+        )
     load_strictly(generator, tensors, name)
     return generator
 
 
 def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Discriminator:
-    """Discriminator with these weights (NVIDIA key names, no prefix).
+    """Discriminator with these weights, which it takes as they are (NVIDIA key names, no prefix, float32).
 
     Raises:
         CheckpointError: tensors are missing, left over or of a wrong shape.
@@ -134,8 +128,12 @@ def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Disc
         raise CheckpointError(
             f"{name} holds no StyleGAN2 discriminator", f"{error} is missing", CONVERT_HINT
         ) from error
-    discriminator = Discriminator(channels, img_channels=img_channels)
-    load_strictly(discriminator, {key: value.float() for key, value in tensors.items()}, name)
+    residual = any(f"b{r}.skip.weight" in tensors for r in blocks)
+    with torch.device("meta"):
+        discriminator = Discriminator(
+            channels, img_channels=img_channels, architecture="resnet" if residual else "orig"
+        )
+    load_strictly(discriminator, tensors, name)
     return discriminator
 
 
@@ -178,7 +176,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name:
     problems += [f"{key} is not finite" for key, value in tensors.items() if not value.isfinite().all()]
     if problems:
         raise CheckpointError(f"{name} does not fit StyleGAN2's networks", listed(problems, 5), CONVERT_HINT)
-    network.load_state_dict(dict(tensors))
+    network.load_state_dict(dict(tensors), assign=True)
 
 
 def untraced_settings(generator: Generator) -> dict[str, Any]:
@@ -186,6 +184,7 @@ def untraced_settings(generator: Generator) -> dict[str, Any]:
     return {
         "mapping_lr_mul": generator.mapping.get_submodule("fc0").bias_gain,
         "conv_clamp": generator.synthesis.block(4).conv1.clamp,
+        "num_fp16_res": generator.num_fp16_res,
     }
 
 
@@ -214,7 +213,8 @@ def write_native(
     tensors = _stored(generator, half)
     mark = fingerprint(tensors)
     if discriminator is not None:
-        tensors |= {f"discriminator.{name}": value for name, value in _stored(discriminator, half).items()}
+        adversary = _stored(discriminator, half)
+        tensors |= {f"{DISCRIMINATOR_PREFIX}{name}": value for name, value in adversary.items()}
     sidecar = {
         "format": "sisug generator, version 1: safetensors with NVIDIA's StyleGAN2 key names",
         "z_dim": generator.z_dim,
@@ -225,6 +225,7 @@ def write_native(
         **untraced_settings(generator),
         "precision": "fp16" if half else "fp32",
         "fingerprint": mark,
+        **({} if discriminator is None else {"discriminator_fingerprint": fingerprint(adversary)}),
     } | description
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,0 +1,316 @@
+"""Tensors and arrays of a file that were described but not read yet (generators): sizes are checked before bytes are."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOST_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """Type of the elements of a storage, which files name as a class of torch.
+
+    Args:
+        dtype: torch's type.
+    """
+
+    dtype: torch.dtype
+
+    @classmethod
+    def named(cls, name: str) -> StorageType:
+        """Type by the name of torch's class.
+
+        Raises:
+            pickle.UnpicklingError: it is none of numbers.
+        """
+        try:
+            return cls(_STORAGES[name])
+        except KeyError:
+            raise pickle.UnpicklingError(f"a storage of type {name[:50]}") from None
+
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+_NUMPY = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+
+
+@dataclass(eq=False)
+class LazyStorage:
+    """Elements of a storage: how many, and a call that gives their bytes.
+
+    Args:
+        dtype: type of the elements; None until the bytes are opened.
+        elements: how many.
+        read: gives the bytes, as many as the elements take.
+    """
+
+    dtype: torch.dtype | None
+    elements: int
+    read: Callable[[], bytes | memoryview]
+    held: Tensor | None = field(default=None, repr=False)
+
+    def tensor(self) -> Tensor:
+        """The elements, flat.
+
+        Raises:
+            pickle.UnpicklingError: the file has fewer or more bytes than it declares.
+        """
+        if self.held is None:
+            content = self.read()
+            assert self.dtype is not None
+            self.held = from_bytes(content, self.dtype, self.elements)
+        return self.held
+
+
+def from_bytes(content: bytes | memoryview, dtype: torch.dtype, elements: int) -> Tensor:
+    """A flat tensor with a copy of these bytes.
+
+    Raises:
+        pickle.UnpicklingError: there are fewer or more bytes than the elements take.
+    """
+    if len(content) != elements * dtype.itemsize:
+        raise pickle.UnpicklingError(f"{elements:,} elements of {dtype} in {len(content):,} bytes")
+    flat = torch.empty(elements, dtype=dtype)
+    if elements:
+        flat.view(torch.uint8).numpy()[:] = memoryview(content).cast("B")
+    return flat
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor:
+    """A tensor that a file describes, not read yet.
+
+    Args:
+        storage: where its elements lie.
+        offset: of its first element.
+        shape: sizes.
+        stride: steps, elements.
+    """
+
+    storage: LazyStorage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def tensor(self) -> Tensor:
+        """Read it, as a tensor of its own.
+
+        Raises:
+            pickle.UnpicklingError: it reaches outside of its storage.
+        """
+        flat = self.storage.tensor()
+        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        if 0 not in self.shape and last >= len(flat):
+            raise pickle.UnpicklingError(f"a tensor of shape {self.shape} reaches outside of {len(flat):,} elements")
+        if 0 in self.shape:
+            return flat.new_empty(self.shape)
+        return flat.as_strided(self.shape, self.stride, self.offset)
+
+
+def rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> LazyTensor:
+    """Stands for torch._utils._rebuild_tensor_v2; gradients and hooks are of no use here.
+
+    Raises:
+        pickle.UnpicklingError: it is no sound description of a tensor.
+    """
+    if not isinstance(storage, LazyStorage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    shape, steps = _numbers(size), _numbers(stride)
+    (start,) = _numbers((offset,))
+    if len(shape) != len(steps):
+        raise pickle.UnpicklingError("a tensor with a step for some of its sizes only")
+    elements = math.prod(shape)
+    last = start + sum((size - 1) * step for size, step in zip(shape, steps, strict=True))
+    # A step of 0 would make much of little.
+    if elements and (any(step == 0 and size > 1 for size, step in zip(shape, steps, strict=True))):
+        raise pickle.UnpicklingError("a tensor that repeats its elements")
+    if elements and storage.dtype is not None and last >= storage.elements:
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches outside of {storage.elements:,} elements")
+    return LazyTensor(storage, start, shape, steps)
+
+
+def _numbers(values: object) -> tuple[int, ...]:
+    if not isinstance(values, (tuple, list)) or len(values) > MOST_DIMENSIONS:
+        raise pickle.UnpicklingError("sizes that are no list of a few numbers")
+    for value in values:
+        if type(value) is not int or not 0 <= value < 2**40:
+            raise pickle.UnpicklingError(f"a size of {str(value)[:50]}")
+    return tuple(values)
+
+
+def rebuild_parameter(data: object, *_: object) -> LazyTensor:
+    """Stands for torch._utils._rebuild_parameter.
+
+    Raises:
+        pickle.UnpicklingError: it holds no tensor.
+    """
+    if not isinstance(data, LazyTensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return data
+
+
+@dataclass(frozen=True, eq=False)
+class Latin1:
+    """Bytes that Python 3 wrote in Python 2's protocol, as text; decoded when they are needed.
+
+    Args:
+        text: one character a byte.
+    """
+
+    text: str
+
+    def encoded(self) -> bytes:
+        """The bytes."""
+        return self.text.encode("latin1")
+
+
+def latin1(text: object, encoding: object = "latin1") -> Latin1:
+    """Stands for _codecs.encode, for the one encoding that pickles use it with.
+
+    Raises:
+        pickle.UnpicklingError: another encoding.
+    """
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("text in an encoding that pickles do not use")
+    return Latin1(text)
+
+
+def bytes_of(content: object) -> bytes:
+    """Bytes, in whatever way a pickle wrote them.
+
+    Raises:
+        pickle.UnpicklingError: it is something else.
+    """
+    if isinstance(content, Latin1):
+        return content.encoded()
+    if isinstance(content, str):  # Python 2 had one type for both
+        return content.encode("latin1")
+    if isinstance(content, (bytes, bytearray)):
+        return bytes(content)
+    raise pickle.UnpicklingError("bytes were expected")
+
+
+class NumpyDtype:
+    """numpy's type of elements, by its code.
+
+    Args:
+        code: like "f4".
+    """
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code.lstrip("<=|"), "<"
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str):
+            self.order = state[1]
+
+    def torch_dtype(self) -> torch.dtype:
+        """Torch's type.
+
+        Raises:
+            pickle.UnpicklingError: objects, text, or the byte order of other machines.
+        """
+        if self.code not in _NUMPY or self.order == ">":
+            raise pickle.UnpicklingError(f"an array of type {self.order}{self.code}"[:80])
+        return _NUMPY[self.code]
+
+
+def numpy_dtype(code: object, *_: object) -> NumpyDtype:
+    """Stands for numpy.dtype.
+
+    Raises:
+        pickle.UnpicklingError: no code of a type.
+    """
+    if isinstance(code, Latin1):
+        code = code.text
+    if not isinstance(code, str) or len(code) > 8:
+        raise pickle.UnpicklingError("an array of a type that has parts")
+    return NumpyDtype(code)
+
+
+def numpy_scalar(dtype: object, content: object = b"") -> float | int | bool:
+    """Stands for numpy's scalars: a Python number.
+
+    Raises:
+        pickle.UnpicklingError: no number.
+    """
+    if not isinstance(dtype, NumpyDtype):
+        raise pickle.UnpicklingError("a number without a type")
+    number: float | int | bool = from_bytes(bytes_of(content), dtype.torch_dtype(), 1).item()
+    return number
+
+
+class NumpyArray:
+    """An array of a pickle, not read yet."""
+
+    __slots__ = ("content", "dtype", "fortran", "shape")
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] = ()
+        self.dtype: NumpyDtype | None = None
+        self.fortran = False
+        self.content: object = b""
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise pickle.UnpicklingError("an array without a state")
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, NumpyDtype):
+            raise pickle.UnpicklingError("an array without a type")
+        self.shape, self.dtype, self.fortran, self.content = _numbers(shape), dtype, bool(fortran), content
+
+    def tensor(self) -> Tensor:
+        """Read it.
+
+        Raises:
+            pickle.UnpicklingError: objects instead of numbers, or a size that does not fit.
+        """
+        if self.dtype is None:
+            raise pickle.UnpicklingError("an array without a type")
+        flat = from_bytes(bytes_of(self.content), self.dtype.torch_dtype(), math.prod(self.shape))
+        if self.fortran:
+            return flat.reshape(self.shape[::-1]).permute(*range(len(self.shape) - 1, -1, -1))
+        return flat.reshape(self.shape)
+
+
+def empty_array(*_: Any) -> NumpyArray:
+    """Stands for numpy's array, which gets its content from its state afterwards."""
+    return NumpyArray()
+
+
+def array_from_buffer(content: object, dtype: object, shape: object, order: object = "C") -> NumpyArray:
+    """Stands for numpy's array in pickles of protocol 5."""
+    array = NumpyArray()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array

@@ -1,0 +1,72 @@
+"""GenForce's StyleGAN2 files (generators)."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from sisug.generators.formats.source import Renamed, State, first, flat, number, square, unit_sum
+
+
+def is_genforce(state: State) -> bool:
+    """Whether these are its generator's names."""
+    return "synthesis.early_layer.const" in state and "mapping.dense0.weight" in state
+
+
+def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
+    """The generator under NVIDIA's names.
+
+    Args:
+        state: its tensors.
+        where: what to call them in messages.
+
+    Raises:
+        CheckpointError: something is missing, left over or of another shape.
+
+    Source: it keeps TensorFlow's orientation, so upsampling convolutions are flipped and styles lack their 1.
+    """
+    renamed = Renamed(state, where)
+    layers = sum(1 for name in state if re.fullmatch(r"mapping\.dense\d+\.weight", name))
+    for layer in range(layers):
+        for part in ("weight", "bias"):
+            renamed.take(f"mapping.dense{layer}.{part}", f"mapping.fc{layer}.{part}")
+    if "truncation.w_avg" in renamed:
+        renamed.take("truncation.w_avg", "mapping.w_avg", _one_style)
+    renamed.take("synthesis.early_layer.const", "synthesis.b4.const", first)
+    kernel = renamed.take("synthesis.upsample.kernel", "filter", unit_sum)
+    del renamed.tensors["filter"]
+    outputs = sum(1 for name in state if re.fullmatch(r"synthesis\.output\d+\.bias", name))
+    for k in range(outputs):
+        block = f"synthesis.b{4 * 2**k}"
+        if k:
+            _layer(renamed, 2 * k - 1, f"{block}.conv0", kernel, upsample=True)
+        _layer(renamed, 2 * k, f"{block}.conv1", kernel)
+        _styled(renamed, f"synthesis.output{k}", f"{block}.torgb")
+        renamed.put(f"{block}.resample_filter", kernel)
+    renamed.skip(*(name for name in state if name.endswith(".filter.kernel") or name.startswith("truncation.")))
+    renamed.skip("synthesis.lod")
+    return renamed.finished()
+
+
+def _one_style(tensor: Tensor) -> Tensor:
+    styles = tensor.reshape(-1, tensor.shape[-1])
+    if not styles.eq(styles[0]).all():
+        raise RuntimeError("it has a mean of its own for each layer")
+    return styles[0]
+
+
+def _layer(renamed: Renamed, i: int, new: str, kernel: Tensor, *, upsample: bool = False) -> None:
+    old = f"synthesis.layer{i}"
+    _styled(renamed, old, new, flip=upsample)
+    renamed.take(f"{old}.noise_strength", f"{new}.noise_strength", number)
+    if f"{old}.noise" in renamed:
+        renamed.take(f"{old}.noise", f"{new}.noise_const", square)
+    renamed.put(f"{new}.resample_filter", kernel)
+
+
+def _styled(renamed: Renamed, old: str, new: str, *, flip: bool = False) -> None:
+    renamed.take(f"{old}.weight", f"{new}.weight", (lambda weight: weight.flip(2, 3)) if flip else None)
+    renamed.take(f"{old}.bias", f"{new}.bias", flat)
+    renamed.take(f"{old}.style.weight", f"{new}.affine.weight")
+    renamed.take(f"{old}.style.bias", f"{new}.affine.bias", lambda bias: bias + 1)

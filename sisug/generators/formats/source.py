@@ -1,0 +1,186 @@
+"""What a generator file of any family comes to (generators): tensors under NVIDIA's names, settings, and what was
+missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sisug.errors import CheckpointError
+from sisug.generators.formats.containers import AnyTensor
+
+State = Mapping[str, AnyTensor]
+"""Tensors by name, none of them read yet."""
+
+NVIDIA_TERMS = (
+    "NVIDIA's own weights, and weights made with its code, are for research and evaluation only, not for commercial use"
+)
+
+
+class Family(Enum):
+    """Who wrote a file: its title, and what its licence usually says."""
+
+    SISUG = "sisug", "what the images that it was trained on allow; see the sidecar"
+    NVIDIA = "NVIDIA stylegan2-ada-pytorch", NVIDIA_TERMS
+    STYLEGAN3 = "NVIDIA stylegan3, StyleGAN2 networks", NVIDIA_TERMS
+    NVIDIA_KEYS = "state dict with NVIDIA's names", NVIDIA_TERMS
+    ROSINALITY = "rosinality stylegan2-pytorch", f"as of the weights that it was converted from; {NVIDIA_TERMS}"
+    PSP = "pixel2style2pixel (its decoder)", f"as of its StyleGAN2 decoder; {NVIDIA_TERMS}"
+    TENSORFLOW = "NVIDIA StyleGAN2, TensorFlow", NVIDIA_TERMS
+    GENFORCE = "GenForce", f"as of the weights that it was converted from; {NVIDIA_TERMS}"
+
+    def __init__(self, title: str, licence: str) -> None:
+        self.title, self.licence = title, licence
+
+
+@dataclass(frozen=True)
+class Source:
+    """A generator that was read from a file.
+
+    Args:
+        family: who wrote the file.
+        generator: its tensors in float32 under NVIDIA's names (`mapping.*`, `synthesis.*`), complete.
+        discriminator: of its adversary, where the file has one that sisug can use.
+        settings: those that names and shapes do not tell: `mapping_lr_mul`, `conv_clamp`, `num_fp16_res`.
+        num_labels: classes of a class-conditional file; 0 for none.
+        notes: what was missing, and what stands in its place.
+        description: what is known of its making, for the sidecar.
+    """
+
+    family: Family
+    generator: dict[str, Tensor]
+    discriminator: dict[str, Tensor] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    num_labels: int = 0
+    notes: tuple[str, ...] = ()
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+class Renamed:
+    """Tensors of a file under their new names, read and turned as the family asks.
+
+    Args:
+        state: the file's tensors.
+        where: what to call them in messages.
+    """
+
+    def __init__(self, state: State, where: str) -> None:
+        self.state, self.where = state, where
+        self.tensors: dict[str, Tensor] = {}
+        self.left = set(state)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.state
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of a tensor of the file.
+
+        Raises:
+            CheckpointError: the file lacks it.
+        """
+        return tuple(self._found(name).shape)
+
+    def take(self, old: str, new: str, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Read a tensor and keep it under its new name.
+
+        Args:
+            old: name in the file.
+            new: NVIDIA's name.
+            change: turns it the way NVIDIA's files have it.
+
+        Raises:
+            CheckpointError: the file lacks it, or it holds no floating-point numbers.
+        """
+        found = self._found(old).tensor()
+        self.left.discard(old)
+        if not found.is_floating_point():
+            raise CheckpointError(
+                f"{self.where}: {old} holds numbers of type {found.dtype}",
+                "weights are floating-point numbers",
+                "give the file as its trainer wrote it",
+            )
+        try:
+            made = (found.float() if change is None else change(found.float())).contiguous()
+            if made.untyped_storage().nbytes() != made.nbytes:
+                made = made.clone()  # a part of a larger storage, which it would keep
+        except (RuntimeError, IndexError) as error:
+            raise CheckpointError(
+                f"{self.where}: {old} has shape {tuple(found.shape)}",
+                f"it does not fit ({str(error).splitlines()[0]})",
+                "give the file as its trainer wrote it",
+            ) from error
+        self.tensors[new] = made
+        return made
+
+    def put(self, new: str, value: Tensor) -> None:
+        """Keep a tensor that the file does not have."""
+        self.tensors[new] = value.clone()
+
+    def skip(self, *names: str) -> None:
+        """Tensors of the file that carry nothing of their own."""
+        self.left.difference_update(names)
+
+    def finished(self) -> dict[str, Tensor]:
+        """All tensors under their new names.
+
+        Raises:
+            CheckpointError: the file has more than was taken: it is another network than it seemed.
+        """
+        if self.left:
+            names = sorted(self.left)
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            raise CheckpointError(
+                f"{self.where} has tensors that no StyleGAN2 generator of this family has",
+                f"{', '.join(name[:60] for name in names[:4])}{more}",
+                "give the file as its trainer wrote it",
+            )
+        return self.tensors
+
+    def _found(self, name: str) -> AnyTensor:
+        try:
+            return self.state[name]
+        except KeyError:
+            raise CheckpointError(
+                f"{self.where} is incomplete", f"the tensor {name} is missing", "give the file as its trainer wrote it"
+            ) from None
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Without dimensions of size 1."""
+    return tensor.reshape(-1)
+
+
+def first(tensor: Tensor) -> Tensor:
+    """Without the batch's dimension, which must be 1."""
+    if tensor.shape[0] != 1:
+        raise RuntimeError(f"the first size is {tensor.shape[0]}, not 1")
+    return tensor[0]
+
+
+def square(tensor: Tensor) -> Tensor:
+    """The last two dimensions; all others must be 1."""
+    if tensor.dim() < 2 or tensor.numel() != tensor.shape[-1] * tensor.shape[-2]:
+        raise RuntimeError("it is no single image")
+    return tensor.reshape(tensor.shape[-2:])
+
+
+def number(tensor: Tensor) -> Tensor:
+    """A single number, of no dimension."""
+    if tensor.numel() != 1:
+        raise RuntimeError("it is no single number")
+    return tensor.reshape(())
+
+
+def unit_sum(tensor: Tensor) -> Tensor:
+    """A filter of sum one, as NVIDIA's files have it."""
+    kernel = square(tensor)
+    total = kernel.sum()
+    if not bool(torch.isfinite(total)) or float(total) == 0:
+        raise RuntimeError("it is no filter")
+    return kernel / total
