@@ -101,5 +101,5 @@ def samples(generator: Generator, seed: int, truncation: float) -> list[torch.Te
     """
     count = GRID_ROWS * GRID_COLUMNS
     z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-    images = [generator(part, truncation).float().clamp(-1, 1)[:, :3] for part in z.split(4)]
-    return list(torch.cat(images).split(GRID_COLUMNS))
+    images = [generator(part, truncation).float().clamp(-1, 1)[:, :3] for part in torch.split(z, 4)]
+    return list(torch.split(torch.cat(images), GRID_COLUMNS))

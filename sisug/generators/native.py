@@ -28,12 +28,12 @@ DISCRIMINATOR_PREFIX = "discriminator."
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values in float32: the same weights give the same value in whatever file they lie."""
+    """SHA-256 over names, shapes and values in float32: the same weights give the same value in every file."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().float().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Tensors and arrays of a file that were described but not read yet (generators): sizes are checked before bytes are."""
+"""Tensors and arrays that a file describes, not read yet (generators): sizes are checked before bytes are."""
 
 from __future__ import annotations
 

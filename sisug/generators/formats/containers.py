@@ -91,7 +91,8 @@ def _tree(path: Path, file: Any, content: memoryview) -> Any:
         return read_legacy(content)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= len(content):
         weights = safe_open(path, framework="pt")
-        return {name: SafetensorsTensor(weights, name) for name in weights.keys()}  # noqa: SIM118  # no dictionary
+        names: list[str] = list(weights.keys())  # type: ignore[no-untyped-call]
+        return {name: SafetensorsTensor(weights, name) for name in names}
     if start[0] == 0x80 and start[1] <= pickle.HIGHEST_PROTOCOL:
         return read_pickle(content)[0]
     for mark, what in OTHER_FILES.items():

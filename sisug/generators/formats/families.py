@@ -22,6 +22,7 @@ KNOWN = (
     "sisug reads StyleGAN2 generators of NVIDIA (PyTorch and TensorFlow), rosinality, GenForce, pixel2style2pixel and "
     "its own"
 )
+MOST_NETWORKS = 16
 MOST_DEPTH = 3
 """Dictionaries within dictionaries in which state dicts are looked for."""
 
@@ -172,7 +173,7 @@ ADVERSARIES = {
 
 
 def _of_state_dicts(tree: Any, where: str) -> Found | None:
-    choices: list[tuple[tuple[int, int], str, State]] = []
+    choices: list[tuple[tuple[bool, int], str, dict[str, Any]]] = []
     adversaries: list[tuple[str, State]] = []
     for number, (place, state) in enumerate(_state_dicts(tree)):
         for name in state:
@@ -184,11 +185,13 @@ def _of_state_dicts(tree: Any, where: str) -> Found | None:
             for mark in ADVERSARIES:
                 if name == mark or name.endswith(f".{mark}"):
                     adversaries.append((mark, _under(state, name.removesuffix(mark))))
+            if len(choices) + len(adversaries) > MOST_NETWORKS:
+                raise CheckpointError(f"{where} holds too many networks", "files hold a few", "get the file again")
     if not choices:
         return None
-    _, mark, state = min(choices, key=lambda choice: choice[0])
+    _, mark, chosen = min(choices, key=lambda choice: choice[0])
     family, fits, read = SIGNATURES[mark]
-    state = {name: value for name, value in state.items() if not name.startswith("discriminator.")}
+    state = {name: value for name, value in chosen.items() if not name.startswith("discriminator.")}
     if nvidia.is_stylegan3(state):
         raise _refusal(where, "StyleGAN3 (T or R)")
     if not fits(state):
@@ -239,7 +242,7 @@ def _under(state: State, prefix: str) -> dict[str, Any]:
 
 def _nothing(tree: Any, where: str) -> CheckpointError:
     names = [name for _, state in _state_dicts(tree) for name in state]
-    if nvidia.is_stylegan3(dict.fromkeys(names)):  # type: ignore[dict-item]
+    if nvidia.is_stylegan3(names):
         return _refusal(where, "StyleGAN3 (T or R)")
     kinds = {
         "progression.": "StyleGAN (the first one, PyTorch)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -90,7 +90,7 @@ def is_nvidia(state: State) -> bool:
     return "synthesis.b4.const" in state and "mapping.fc0.weight" in state
 
 
-def is_stylegan3(state: State) -> bool:
+def is_stylegan3(state: Iterable[str]) -> bool:
     """Whether these are the names of StyleGAN3, in either configuration."""
     return any(re.match(r"synthesis\.(input\.|L\d+_\d+_\d+\.)", name) for name in state)
 

@@ -118,10 +118,7 @@ def discriminator_tensors(state: State, kwargs: Mapping[str, Any], where: str) -
     sizes = sorted({int(m[1]) for name in state if (m := re.match(r"(\d+)x\1/", name))})
     for size in sizes:
         old, block = f"{size}x{size}", f"b{size}"
-        if size == 4:
-            pairs = {"Conv": "conv"}
-        else:
-            pairs = {"Conv0": "conv0", "Conv1_down": "conv1"}
+        pairs = {"Conv": "conv"} if size == 4 else {"Conv0": "conv0", "Conv1_down": "conv1"}
         if f"{old}/FromRGB/weight" in renamed:
             pairs["FromRGB"] = "fromrgb"
         for name, new in pairs.items():
