@@ -304,6 +304,23 @@ class NumpyArray:
         return flat.reshape(self.shape)
 
 
+class Number:
+    """A single number as a tensor: TensorFlow files keep scalar variables so.
+
+    Args:
+        value: the number.
+    """
+
+    __slots__ = ("shape", "value")
+
+    def __init__(self, value: float) -> None:
+        self.value, self.shape = value, ()
+
+    def tensor(self) -> Tensor:
+        """Read it."""
+        return torch.tensor(float(self.value))
+
+
 def empty_array(*_: Any) -> NumpyArray:
     """Stands for numpy's array, which gets its content from its state afterwards."""
     return NumpyArray()

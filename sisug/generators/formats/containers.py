@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import LazyTensor, NumpyArray
+from sisug.generators.formats.arrays import LazyTensor, Number, NumpyArray
 from sisug.generators.formats.pickles import read_pickle
 from sisug.generators.formats.torch_legacy import MAGIC, read_legacy
 from sisug.generators.formats.torch_zip import read_zip
@@ -50,7 +50,7 @@ class SafetensorsTensor:
         return found
 
 
-AnyTensor = LazyTensor | NumpyArray | SafetensorsTensor
+AnyTensor = LazyTensor | NumpyArray | SafetensorsTensor | Number
 """What all kinds of files describe their tensors with: `shape` at once, and `tensor()`, which reads."""
 
 

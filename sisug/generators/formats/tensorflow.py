@@ -10,18 +10,23 @@ import torch
 from torch import Tensor
 
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import NumpyArray
+from sisug.generators.formats.arrays import Number, NumpyArray
 from sisug.generators.formats.pickles import TensorFlowNetwork
 from sisug.generators.formats.source import Renamed, State, first, flat, number, square, unit_sum
 
 
-def variables(network: TensorFlowNetwork, prefix: str = "", depth: int = 0) -> dict[str, NumpyArray]:
+def variables(network: TensorFlowNetwork, prefix: str = "", depth: int = 0) -> dict[str, NumpyArray | Number]:
     """Arrays of a network and of those within it, by name."""
-    found: dict[str, NumpyArray] = {}
+    found: dict[str, NumpyArray | Number] = {}
     listed = network.state.get("variables")
     for pair in listed if isinstance(listed, list) else []:
-        if isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], NumpyArray):
-            found[f"{prefix}{pair[0]}"] = pair[1]
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            continue
+        name, value = pair
+        if isinstance(value, NumpyArray):
+            found[f"{prefix}{name}"] = value
+        elif isinstance(value, float):
+            found[f"{prefix}{name}"] = Number(value)
     components = network.state.get("components")
     if isinstance(components, dict) and depth < 2:
         for name, part in components.items():
