@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from sisug.errors import ConfigError
 from sisug.generators.stylegan2 import Generator
 
 Backbone = TypeVar("Backbone", bound="GeneratorBackbone")
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Features(NamedTuple):
@@ -112,16 +113,27 @@ class StyleGAN2Backbone(GeneratorBackbone):
             show 64).
         fingerprint: SHA-256 of the weights.
         source: file or preset that the weights came from.
+        precision: type in which G2's blocks compute, those above the split: "fp32"; "bf16"; or "fp16", in which only
+            the finest resolutions compute that the file was trained with (`Generator.num_fp16_res`, never below 8 px),
+            and none where it names none. Styles, features at the split, the sum of colours and images are float32 in
+            all of them. With "fp32", autocast may choose the type of G2.
 
     Raises:
         ConfigError: the generator has no block of that resolution.
     """
 
     def __init__(
-        self, generator: Generator, split: int | None = None, *, fingerprint: str = "", source: str = ""
+        self,
+        generator: Generator,
+        split: int | None = None,
+        *,
+        fingerprint: str = "",
+        source: str = "",
+        precision: Precision = "fp32",
     ) -> None:
         super().__init__()
         self.generator = generator
+        self.precision: Precision = precision
         self.resolution = generator.resolution
         self.z_dim = generator.z_dim
         self.w_dim = generator.w_dim
@@ -170,6 +182,23 @@ class StyleGAN2Backbone(GeneratorBackbone):
     def render(
         self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
     ) -> Float[Tensor, "batch 3 height width"]:
+        if self.precision == "fp32":
+            return self._render(features, ws)
+        with torch.autocast(ws.device.type, enabled=False):
+            return self._render(Features(features.map.float(), features.rgb.float()), ws.float())
+
+    def _dtype(self, resolution: int) -> torch.dtype | None:
+        """Type in which the block at `resolution` computes above the split; None for that of its input."""
+        if self.precision == "fp32":
+            return None
+        if self.precision == "bf16":
+            return torch.bfloat16
+        finest = 2 * self.resolution >> self.generator.num_fp16_res
+        return torch.float16 if resolution >= max(finest, 8) else torch.float32
+
+    def _render(
+        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height width"]:
         synthesis = self.generator.synthesis
         x = features.map
         # Where only the last block gives colours, there is no image before it.
@@ -177,11 +206,11 @@ class StyleGAN2Backbone(GeneratorBackbone):
         for resolution in synthesis.resolutions[synthesis.resolutions.index(self.split) :]:
             block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
             if resolution != self.split:
-                x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
+                x = block.convolve(x.to(self._dtype(resolution)), ws[:, i : i + block.num_convs], "const")
                 rgb = None if rgb is None else block.upsample_rgb(rgb)
             rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
         assert rgb is not None
-        return rgb
+        return rgb if self.precision == "fp32" else rgb.float()
 
 
 def default_split(resolution: int) -> int:
