@@ -76,7 +76,8 @@ def test_the_file_holds_the_averaged_weights_and_the_discriminator(
     assert sidecar["fingerprint"] == fingerprint(tensors)
     assert sidecar["images_seen"] == 8
     assert sidecar["licence"] == "CC0"
-    assert sidecar["source"] == {"file": "best.ckpt", "sha256": hashlib.sha256(trained.read_bytes()).hexdigest()}
+    checksum = hashlib.sha256(trained.read_bytes()).hexdigest()
+    assert sidecar["source"] == {"file": "best.ckpt", "sha256": checksum, "family": "sisug"}
     assert {"command", "data", "commit", "measured"} <= sidecar.keys()
     assert str(tmp_path) not in json.dumps(sidecar["source"])
     assert sidecar["fingerprint"][:12] in capsys.readouterr().out
@@ -121,9 +122,10 @@ def test_weights_too_large_for_fp16_are_refused(
     ("source", "out", "message"),
     [
         ("none.ckpt", "a.safetensors", "was not found"),
-        ("cut.ckpt", "a.safetensors", "it is damaged"),
-        ("text.ckpt", "a.safetensors", "it is damaged"),
-        ("other.ckpt", "a.safetensors", "no run of GeneratorModule"),
+        ("cut.ckpt", "a.safetensors", "cut short or damaged"),
+        ("text.ckpt", "a.safetensors", "neither a pickle nor a file of torch"),
+        ("other.ckpt", "a.safetensors", "a file without a network's weights"),
+        ("run.ckpt", "a.safetensors", "no run of GeneratorModule"),
         ("avatars", "a.pt", "name it *.safetensors"),
     ],
 )
@@ -139,6 +141,8 @@ def test_what_cannot_be_converted(
     (tmp_path / "cut.ckpt").write_bytes(trained.read_bytes()[:-3000])
     (tmp_path / "text.ckpt").write_text("a checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    run = {"pytorch-lightning_version": "2.6.4", "state_dict": {"network.0.weight": torch.zeros(3)}}
+    torch.save(run, tmp_path / "run.ckpt")
     before = sorted(tmp_path.iterdir())
     assert sisug("generator", "convert", source, out) == 2
     error = capsys.readouterr().err

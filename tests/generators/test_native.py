@@ -46,13 +46,13 @@ def test_fingerprint_depends_on_names_shapes_and_values():
         {"a": torch.arange(4.0).reshape(2, 2), "b": torch.zeros(2)},
         {"c": torch.arange(4.0), "b": torch.zeros(2)},
         {"a": torch.arange(4.0) + 1e-7, "b": torch.zeros(2)},
-        {"a": torch.arange(4.0, dtype=torch.float64), "b": torch.zeros(2)},
     ]
-    assert len({fingerprint(x) for x in [base, *others]}) == 5
+    assert len({fingerprint(x) for x in [base, *others]}) == 4
+    assert fingerprint({name: value.half() for name, value in base.items()}) == fingerprint(base)
 
 
 def test_missing_file_names_the_presets(tmp_path):
-    with pytest.raises(CheckpointError, match=r"was not found.*presets are: avatars"):
+    with pytest.raises(CheckpointError, match=r"was not found.*presets are: .*avatars"):
         load_generator(tmp_path / "none.safetensors")
 
 
@@ -61,18 +61,25 @@ def test_folder_is_refused(tmp_path):
         load_generator(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not safetensors", b"\xff" * 64])
-def test_other_files_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04 not safetensors", "damaged"),
+        (b"\xff" * 64, "neither a pickle nor a file of torch"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
     path = tmp_path / "g.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"no complete safetensors file.*Remedy"):
+    with pytest.raises(CheckpointError, match=rf"{message}.*Remedy"):
         load_generator(path)
 
 
 def test_truncated_file_is_refused(tmp_path, tiny_generator_file):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(tiny_generator_file.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="no complete safetensors file"):
+    with pytest.raises(CheckpointError, match=r"cannot be read.*not fully covered.*copy it again"):
         load_generator(path)
 
 
@@ -89,10 +96,10 @@ def change(path, tmp_path, edit):
     [
         (lambda t: t.pop("synthesis.b8.conv0.bias"), "missing synthesis.b8.conv0.bias"),
         (lambda t: t.pop("synthesis.b8.conv1.weight"), "synthesis.b8.conv1.weight' is missing"),
-        (lambda t: t.update({"synthesis.b8.skip.weight": torch.zeros(1)}), "unknown synthesis.b8.skip.weight"),
+        (lambda t: t.update({"synthesis.b8.skip.weight": torch.zeros(1)}), r"synthesis.b8.skip.weight has shape \(1,\)"),
         (lambda t: t.update({"synthesis.b8.torgb.bias": torch.zeros(4)}), "has shape"),
         (lambda t: t["mapping.fc0.weight"].fill_(float("nan")), "mapping.fc0.weight is not finite"),
-        (lambda t: [t.pop(k) for k in list(t) if k.startswith("mapping")], "holds no StyleGAN2 generator"),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("mapping")], "its mapping network is missing"),
         (lambda t: [t.pop(k) for k in list(t) if ".b8." in k], "holds no StyleGAN2 generator"),
     ],
 )

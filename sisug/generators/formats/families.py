@@ -242,6 +242,8 @@ def _under(state: State, prefix: str) -> dict[str, Any]:
 
 def _nothing(tree: Any, where: str) -> CheckpointError:
     names = [name for _, state in _state_dicts(tree) for name in state]
+    if isinstance(tree, dict) and "pytorch-lightning_version" in tree:
+        return _refusal(where, "a training checkpoint, but no run of GeneratorModule wrote it")
     if nvidia.is_stylegan3(names):
         return _refusal(where, "StyleGAN3 (T or R)")
     kinds = {
