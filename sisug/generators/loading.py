@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
 from sisug.errors import CheckpointError, FingerprintMismatch
-from sisug.generators.backbone import StyleGAN2Backbone
+from sisug.generators.backbone import Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.formats import Family, Source, read_source
 from sisug.generators.native import (
@@ -22,8 +21,6 @@ from sisug.generators.preset import preset, preset_file, preset_names
 from sisug.generators.stylegan2 import Generator
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def generator_path(path_or_preset: str | Path) -> Path:
@@ -85,7 +82,7 @@ def load_generator(
         split,
         fingerprint=fingerprint(source.generator),
         source=str(path_or_preset),
-        **({} if precision == "fp32" else {"precision": precision}),
+        precision=precision,
     )
 
 
