@@ -168,16 +168,17 @@ def test_make_takes_a_file_of_any_family(suffix: str, repository: Path) -> None:
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="load_generator does not look presets up here yet", strict=False)
 @pytest.mark.filterwarnings("ignore:.*Precision bf16-mixed is not supported by")
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize(
+    "name", [name if name == "afhq-cat" else pytest.param(name, marks=pytest.mark.slow) for name in PHOTOS]
+)
 def test_stage_1_runs_on_a_preset(
     name: str, sisug: Callable[..., int], repository: Path, tmp_path: Path, cache: Path
 ) -> None:
-    # A generator that is tiny but for its resolution at the split, under the name of the real one.
+    # Tiny but for its resolution, which the split needs; under the name of the real one.
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        generator = Generator(4, 4, {4: 4, 8: 4, 16: 4, 32: 4, 64: 4, 128: 2}, mapping_layers=1)
+        generator = Generator(4, 4, {4: 4, 8: 4, 16: 4, 32: 4, 64: 4}, mapping_layers=1)
     write_native(tmp_path / "tiny.safetensors", generator)
     path = place_of(preset(name))
     path.parent.mkdir(parents=True)
@@ -192,6 +193,7 @@ def test_stage_1_runs_on_a_preset(
         "--model.init_args.clusters=3",
         "--model.init_args.width=8",
         "--trainer.max_epochs=1",
+        "--data.init_args.images_per_epoch=4",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     ]
