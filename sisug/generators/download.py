@@ -79,9 +79,7 @@ def download(
                 fetch.run(pauses)
     except OSError as error:
         if disk_is_full(error):
-            raise fetch.failed(
-                "the disk is full", f"free some space and start again, which goes on {fetch.rest}"
-            ) from error
+            raise fetch.failed("the disk is full", f"free some space and start again{fetch.rest}") from error
         raise fetch.failed(
             f"{error.filename or path.parent}: {error.strerror or error}",
             "choose another cache folder with the environment variable SISUG_CACHE",
@@ -105,7 +103,7 @@ class _Fetch:
 
     @property
     def rest(self) -> str:
-        return f"from where {self.part.name} ends"
+        return f", which goes on from where {self.part.name} ends" if self.part.is_file() else ""
 
     def failed(self, cause: str, first: str = "") -> CheckpointError:
         """The error for the user; `first` is a remedy to try before those that always help."""
@@ -127,7 +125,7 @@ class _Fetch:
                     if pause is None:
                         raise self.failed(
                             f"{broken}, {len(pauses) + 1} times in all",
-                            f"start again when the connection is better, which goes on {self.rest}",
+                            f"start again when the connection is better{self.rest}",
                         ) from broken
                     logger.info("download of %s: %s; trying again in %g s", self.path.name, broken, pause)
                     time.sleep(pause)

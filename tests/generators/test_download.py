@@ -89,6 +89,7 @@ def test_the_file_arrives_whole(server: FileServer, path: Path, case: Case, chec
     assert path.read_bytes() == CONTENT
     assert left_beside(path) == {"file.pkl"}
     assert [asked.get("range") for asked in server.asked] == case.ranges
+    assert not any(asked.get("if-range", "").startswith("W/") for asked in server.asked)  # HTTP forbids it
 
 
 def test_a_file_that_is_there_is_not_asked_for(server: FileServer, path: Path) -> None:
@@ -169,7 +170,9 @@ def test_a_failing_server_is_given_three_tries(server: FileServer, path: Path) -
 def test_nobody_there(tmp_path: Path, path: Path) -> None:
     with serve(FileServer(b"")) as server:
         pass
-    assert "refused, 3 times" in refusal(server, path).cause.replace(")", "").lower()
+    error = refusal(server, path)
+    assert "refused), 3 times in all" in error.cause
+    assert ".part" not in error.remedy
 
 
 def test_a_silent_server(server: FileServer, path: Path) -> None:
