@@ -150,6 +150,10 @@ class StyleGAN2Backbone(GeneratorBackbone):
         self.fingerprint = fingerprint
         self.source = source
         self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
+        for resolution in self.splits()[1:]:
+            # Transposed convolutions read weights the other way round, and would copy them at every call.
+            weight = generator.synthesis.block(resolution).conv0.weight
+            weight.data = weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
         self.freeze()
 
     def splits(self) -> tuple[int, ...]:

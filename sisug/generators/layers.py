@@ -18,10 +18,9 @@ LEAKY_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2.0)
 
 
-def leaky_relu(x: Tensor, clamp: float | None = None) -> Tensor:
-    """Leaky ReLU of slope 0.2 times sqrt(2), clamped to [-clamp, clamp] where one is given."""
-    x = F.leaky_relu(x, LEAKY_SLOPE) * ACTIVATION_GAIN
-    return x if clamp is None else x.clamp(-clamp, clamp)
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2 times sqrt(2)."""
+    return F.leaky_relu(x, LEAKY_SLOPE) * ACTIVATION_GAIN
 
 
 def normalise_second_moment(x: Float[Tensor, "*batch channel"]) -> Float[Tensor, "*batch channel"]:
@@ -134,29 +133,53 @@ def modulated_conv(
     weight: Float[Tensor, "out in k k"],
     styles: Float[Tensor, "batch in"],
     *,
+    bias: Float[Tensor, " out"] | None = None,
+    gain: float = 1.0,
     demodulate: bool = True,
     upsample_kernel: Float[Tensor, "taps taps"] | None = None,
 ) -> Float[Tensor, "batch out out_height out_width"]:
     """Convolution whose weights are scaled per sample and input channel (StyleGAN2, section 2.2, equations 1 to 3).
 
     Activations are scaled instead of weights, which is equal up to rounding and keeps one convolution for the batch.
+    What scales the output and what is added to it go over it in one pass. Where the features are float16, weights and
+    styles are divided by their largest magnitudes, which demodulation makes up for, so that nothing overflows on the
+    way (as StyleGAN2-ADA does, Karras et al. 2020, arXiv 2006.06676).
 
     Args:
         x: features.
         weight: shared weights, as NVIDIA's PyTorch files store them.
         styles: factor per sample and input channel.
+        bias: added to the output, not scaled by anything.
+        gain: factor on the output of the convolution.
         demodulate: scale the output so that each output channel keeps unit variance.
         upsample_kernel: FIR kernel; when given the output has twice the size.
     """
+    scale: Tensor | None = None
+    if demodulate:
+        energy = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).t()
+        scale = torch.rsqrt(energy + 1e-8) * gain
+        if x.dtype == torch.float16:
+            fan_in = weight[0].numel()
+            largest_weight = weight.float().abs().amax(dim=(1, 2, 3)) * math.sqrt(fan_in) + 1e-8
+            largest_style = styles.float().abs().amax(dim=1, keepdim=True) + 1e-8
+            weight, styles = weight / largest_weight[:, None, None, None], styles / largest_style
+            scale = scale * largest_weight * largest_style
+    elif gain != 1.0:
+        styles = styles * gain
     out = x * styles.to(x.dtype)[:, :, None, None]
     if upsample_kernel is None:
-        out = F.conv2d(out, weight.to(x.dtype), padding=weight.shape[-1] // 2)
+        # Without demodulation the convolution can add the bias by itself.
+        own_bias = bias.to(x.dtype) if bias is not None and scale is None else None
+        out = F.conv2d(out, weight.to(x.dtype), own_bias, padding=weight.shape[-1] // 2)
+        if scale is None:
+            return out
     else:
         out = F.conv_transpose2d(out, weight.to(x.dtype).transpose(0, 1), stride=2)
         taps = upsample_kernel.shape[0]
         out = fir_filter(out, upsample_kernel, padding=((taps - 1) // 2, (taps - 2) // 2), gain=4.0)
-    if demodulate:
-        energy = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).t()
-        # Of the convolution's type, which autocast may have chosen: a wider one would widen all that follows.
-        out = out * torch.rsqrt(energy + 1e-8).to(out.dtype)[:, :, None, None]
-    return out
+    # All of the convolution's type, which autocast may have chosen: a wider one would widen all that follows.
+    added = None if bias is None else bias.to(out.dtype)[None, :, None, None]
+    if scale is None:
+        return out if added is None else out + added
+    scale = scale.to(out.dtype)[:, :, None, None]
+    return out * scale if added is None else torch.addcmul(added, out, scale)

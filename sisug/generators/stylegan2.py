@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sisug.generators.layers import (
+    ACTIVATION_GAIN,
+    LEAKY_SLOPE,
     FullyConnected,
     fir_kernel,
     fir_upsample,
-    leaky_relu,
     modulated_conv,
     normalise_second_moment,
 )
@@ -111,14 +112,24 @@ class SynthesisLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in height width"], w: Float[Tensor, "batch w_dim"], noise_mode: NoiseMode
     ) -> Float[Tensor, "batch out out_height out_width"]:
-        kernel = self.resample_filter if self.upsample else None
-        x = modulated_conv(x, self.weight, self.affine(w), upsample_kernel=kernel)
+        # The activation's gain goes into what it is applied to, and what follows works in place: passes over large
+        # features are what a block takes besides its convolutions.
+        x = modulated_conv(
+            x,
+            self.weight,
+            self.affine(w),
+            bias=self.bias * ACTIVATION_GAIN,
+            gain=ACTIVATION_GAIN,
+            upsample_kernel=self.resample_filter if self.upsample else None,
+        )
+        strength = self.noise_strength * ACTIVATION_GAIN
         if noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            x = x.add_((self.noise_const * strength).to(x.dtype))
         elif noise_mode == "random":
             noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=x.dtype)
-            x = x + noise * self.noise_strength.to(x.dtype)
-        return leaky_relu(x + self.bias.to(x.dtype)[None, :, None, None], self.clamp)
+            x = x.add_(noise * strength.to(x.dtype))
+        x = F.leaky_relu_(x, LEAKY_SLOPE)
+        return x if self.clamp is None else x.clamp_(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -142,8 +153,7 @@ class ToRGB(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in height width"], w: Float[Tensor, "batch w_dim"]
     ) -> Float[Tensor, "batch colour height width"]:
-        styles = self.affine(w) * self.weight_gain
-        rgb = modulated_conv(x, self.weight, styles, demodulate=False) + self.bias.to(x.dtype)[None, :, None, None]
+        rgb = modulated_conv(x, self.weight, self.affine(w), bias=self.bias, gain=self.weight_gain, demodulate=False)
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
 
