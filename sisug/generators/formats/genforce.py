@@ -1,4 +1,4 @@
-"""GenForce's StyleGAN2 files (generators)."""
+"""GenForce's StyleGAN2 files (generators), and LinearGAN's, which have an earlier layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from sisug.generators.formats.source import Renamed, State, first, flat, number,
 
 def is_genforce(state: State) -> bool:
     """Whether these are its generator's names."""
-    return "synthesis.early_layer.const" in state and "mapping.dense0.weight" in state
+    return "synthesis.early_layer.const" in state and any(f"mapping.{name}" in state for name in (NEW, EARLY))
+
+
+NEW = "dense0.weight"
+EARLY = "dense0.fc.weight"
+"""The earlier layout: fully connected layers within another, and convolutions with their channels last (HWIO)."""
 
 
 def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
@@ -27,10 +32,9 @@ def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
     Source: it keeps TensorFlow's orientation, so upsampling convolutions are flipped and styles lack their 1.
     """
     renamed = Renamed(state, where)
-    layers = sum(1 for name in state if re.fullmatch(r"mapping\.dense\d+\.weight", name))
+    layers = sum(1 for name in state if re.fullmatch(r"mapping\.dense\d+\.bias", name))
     for layer in range(layers):
-        for part in ("weight", "bias"):
-            renamed.take(f"mapping.dense{layer}.{part}", f"mapping.fc{layer}.{part}")
+        _dense(renamed, f"mapping.dense{layer}", f"mapping.fc{layer}")
     if "truncation.w_avg" in renamed:
         renamed.take("truncation.w_avg", "mapping.w_avg", _one_style)
     renamed.take("synthesis.early_layer.const", "synthesis.b4.const", first)
@@ -66,7 +70,21 @@ def _layer(renamed: Renamed, i: int, new: str, kernel: Tensor, *, upsample: bool
 
 
 def _styled(renamed: Renamed, old: str, new: str, *, flip: bool = False) -> None:
-    renamed.take(f"{old}.weight", f"{new}.weight", (lambda weight: weight.flip(2, 3)) if flip else None)
+    early = _is_early(renamed)
+
+    def turned(weight: Tensor) -> Tensor:
+        weight = weight.permute(3, 2, 0, 1) if early else weight
+        return weight.flip(2, 3) if flip else weight
+
+    renamed.take(f"{old}.weight", f"{new}.weight", turned)
     renamed.take(f"{old}.bias", f"{new}.bias", flat)
-    renamed.take(f"{old}.style.weight", f"{new}.affine.weight")
-    renamed.take(f"{old}.style.bias", f"{new}.affine.bias", lambda bias: bias + 1)
+    _dense(renamed, f"{old}.style", f"{new}.affine", offset=1.0)
+
+
+def _dense(renamed: Renamed, old: str, new: str, *, offset: float = 0.0) -> None:
+    renamed.take(f"{old}.fc.weight" if _is_early(renamed) else f"{old}.weight", f"{new}.weight")
+    renamed.take(f"{old}.bias", f"{new}.bias", lambda bias: bias + offset)
+
+
+def _is_early(renamed: Renamed) -> bool:
+    return f"mapping.{EARLY}" in renamed
