@@ -11,6 +11,7 @@ from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators.backbone import Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.formats import Family, Source, read_source
+from sisug.generators.formats.source import checked_settings
 from sisug.generators.native import (
     discriminator_from_tensors,
     fingerprint,
@@ -128,13 +129,12 @@ def source_of(path: Path, label: int | None = None, *, discriminator: bool = Tru
     _compare(path, source.generator, sidecar.get("fingerprint"))
     if source.discriminator is not None:
         _compare(path, source.discriminator, sidecar.get("discriminator_fingerprint"))
-    settings = {name: sidecar[name] for name in source.settings if sidecar.get(name) is not None}
     own = str(sidecar.get("format", "")).startswith("sisug")
     return Source(
         Family.SISUG if own else source.family,
         source.generator,
         source.discriminator,
-        source.settings | settings,
+        checked_settings(source.settings | sidecar, str(path.with_suffix(".json"))),
         source.num_labels,
         source.notes,
         sidecar,

@@ -71,8 +71,8 @@ def generator_from_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str,
     Raises:
         CheckpointError: tensors are missing, left over or of a shape that does not fit the others.
     """
-    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"synthesis\.b(\d+)\.", key))})
-    layers = len({m[1] for key in tensors if (m := re.match(r"mapping\.fc(\d+)\.weight$", key))})
+    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"synthesis\.b(\d{1,5})\.", key))})
+    layers = len({m[1] for key in tensors if (m := re.match(r"mapping\.fc(\d{1,5})\.weight$", key))})
     expected = [4 * 2**i for i in range(len(blocks))]
     if not blocks or blocks != expected or layers == 0:
         raise CheckpointError(
@@ -96,19 +96,22 @@ def generator_from_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str,
         architecture: Architecture = "resnet"
     else:
         architecture = "skip" if "synthesis.b4.torgb.weight" in tensors else "orig"
-    with torch.device("meta"):  # its own weights would be drawn at random, and replaced at once
-        generator = Generator(
-            z_dim,
-            w_dim,
-            channels,
-            mapping_layers=layers,
-            mapping_lr_multiplier=float(settings.get("mapping_lr_mul") or 0.01),
-            img_channels=img_channels,
-            taps=taps,
-            clamp=settings.get("conv_clamp"),
-            architecture=architecture,
-            num_fp16_res=int(settings.get("num_fp16_res") or 0),
-        )
+    try:
+        with torch.device("meta"):  # its own weights would be drawn at random, and replaced at once
+            generator = Generator(
+                z_dim,
+                w_dim,
+                channels,
+                mapping_layers=layers,
+                mapping_lr_multiplier=settings.get("mapping_lr_mul") or 0.01,
+                img_channels=img_channels,
+                taps=taps,
+                clamp=settings.get("conv_clamp"),
+                architecture=architecture,
+                num_fp16_res=settings.get("num_fp16_res") or 0,
+            )
+    except (RuntimeError, ArithmeticError, ValueError) as error:
+        raise _impossible(name, error) from error
     load_strictly(generator, tensors, name)
     return generator
 
@@ -119,7 +122,7 @@ def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Disc
     Raises:
         CheckpointError: tensors are missing, left over or of a wrong shape.
     """
-    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"b(\d+)\.", key))})
+    blocks = sorted({int(m[1]) for key in tensors if (m := re.match(r"b(\d{1,5})\.", key))})
     try:
         channels = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
         channels[4] = tensors["b4.conv.weight"].shape[0]
@@ -129,12 +132,21 @@ def discriminator_from_tensors(tensors: Mapping[str, Tensor], name: str) -> Disc
             f"{name} holds no StyleGAN2 discriminator", f"{error} is missing", CONVERT_HINT
         ) from error
     residual = any(f"b{r}.skip.weight" in tensors for r in blocks)
-    with torch.device("meta"):
-        discriminator = Discriminator(
-            channels, img_channels=img_channels, architecture="resnet" if residual else "orig"
-        )
+    try:
+        with torch.device("meta"):
+            discriminator = Discriminator(
+                channels, img_channels=img_channels, architecture="resnet" if residual else "orig"
+            )
+    except (RuntimeError, ArithmeticError, ValueError, KeyError) as error:
+        raise _impossible(name, error) from error
     load_strictly(discriminator, tensors, name)
     return discriminator
+
+
+def _impossible(name: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the tensors of {name} make no network", str(error).splitlines()[0] if str(error) else "sizes", CONVERT_HINT
+    )
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, side: str = "expected") -> list[str]:

@@ -122,7 +122,7 @@ def test_weights_too_large_for_fp16_are_refused(
     ("source", "out", "message"),
     [
         ("none.ckpt", "a.safetensors", "was not found"),
-        ("cut.ckpt", "a.safetensors", "cut short or damaged"),
+        ("cut.ckpt", "a.safetensors", "cut short"),
         ("text.ckpt", "a.safetensors", "neither a pickle nor a file of torch"),
         ("other.ckpt", "a.safetensors", "a file without a network's weights"),
         ("run.ckpt", "a.safetensors", "no run of GeneratorModule"),

@@ -65,7 +65,7 @@ def test_folder_is_refused(tmp_path):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04 not safetensors", "damaged"),
+        (b"PK\x03\x04 not safetensors", "cut short"),
         (b"\xff" * 64, "neither a pickle nor a file of torch"),
     ],
 )

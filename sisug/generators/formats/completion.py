@@ -36,7 +36,7 @@ def complete(tensors: dict[str, Tensor], mapping_lr_mul: float) -> tuple[str, ..
         A line for each thing that was missing.
     """
     notes = []
-    blocks = sorted({int(m[1]) for name in tensors if (m := re.match(r"synthesis\.b(\d+)\.", name))})
+    blocks = sorted({int(m[1]) for name in tensors if (m := re.match(r"synthesis\.b(\d{1,5})\.", name))})
     layers = [f"synthesis.b{r}.{conv}" for r in blocks for conv in ("conv0", "conv1")]
     layers = [layer for layer in layers if f"{layer}.weight" in tensors]
 
@@ -71,7 +71,7 @@ def complete(tensors: dict[str, Tensor], mapping_lr_mul: float) -> tuple[str, ..
 
 
 def _resolution(layer: str) -> int:
-    found = re.search(r"\.b(\d+)\.", layer)
+    found = re.search(r"\.b(\d{1,5})\.", layer)
     assert found is not None
     size = int(found[1])
     if size > 4096:
@@ -93,7 +93,7 @@ def mean_style(tensors: Mapping[str, Tensor], mapping_lr_mul: float) -> Tensor:
     Raises:
         CheckpointError: the layers do not fit each other.
     """
-    layers = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
+    layers = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d{1,5}\.weight", name))
     names = [f"mapping.fc{i}.{part}" for i in range(layers) for part in ("weight", "bias")]
     try:
         digest = hashlib.sha256(f"{MEAN_SAMPLES} {SEED} {mapping_lr_mul}".encode())

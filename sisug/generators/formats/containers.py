@@ -30,6 +30,10 @@ OTHER_FILES = {
 }
 
 
+MOST_HEADER = 10_000_000
+"""Bytes of a safetensors file's header; a generator's has 20,000."""
+
+
 class SafetensorsTensor:
     """A tensor of a safetensors file, not read yet.
 
@@ -89,7 +93,7 @@ def _tree(path: Path, file: Any, content: memoryview) -> Any:
         return read_zip(file, content)
     if start.startswith(MAGIC):
         return read_legacy(content)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= len(content):
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= min(len(content), MOST_HEADER):
         weights = safe_open(path, framework="pt")
         names: list[str] = list(weights.keys())  # type: ignore[no-untyped-call]
         return {name: SafetensorsTensor(weights, name) for name in names}

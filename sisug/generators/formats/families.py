@@ -16,7 +16,7 @@ from sisug.generators.formats.completion import complete
 from sisug.generators.formats.containers import SafetensorsTensor, opened
 from sisug.generators.formats.labels import checked_label, discriminator_for, generator_for
 from sisug.generators.formats.pickles import PersistentObject, TensorFlowNetwork
-from sisug.generators.formats.source import Family, Renamed, Source, State
+from sisug.generators.formats.source import Family, Renamed, Source, State, checked_settings
 
 KNOWN = (
     "sisug reads StyleGAN2 generators of NVIDIA (PyTorch and TensorFlow), rosinality, GenForce, pixel2style2pixel and "
@@ -55,7 +55,7 @@ def read_source(path: Path, label: int | None = None, *, discriminator: bool = T
         found = locate(tree, where)
         tensors = found.generator(where)
         adversary = found.discriminator(f"discriminator of {path}") if discriminator and found.discriminator else None
-    settings = {"mapping_lr_mul": 0.01, "conv_clamp": None, "num_fp16_res": 0} | found.settings
+    settings = checked_settings(found.settings, where)
     if found.mean is not None:
         tensors["mapping.w_avg"] = found.mean
     embedding = tensors.get("mapping.embed.weight")
@@ -144,17 +144,20 @@ def _of_nvidia(tree: Any, where: str) -> Found | None:
 
 def _of_training_run(tree: Any, where: str) -> Found | None:
     """A checkpoint of `make train-generator`: its averaged weights, which validation and samples used too."""
-    if not isinstance(tree, dict) or not {"state_dict", "generator_settings", "provenance"} <= set(tree):
+    if not isinstance(tree, dict):
+        return None
+    settings, provenance = tree.get("generator_settings"), tree.get("provenance")
+    if not isinstance(settings, dict) or not isinstance(provenance, dict) or "state_dict" not in tree:
         return None
     state = _tensors_of(tree["state_dict"])
     trained = _under(state, "generator.")
     averaged = {name.replace("/", "."): value for name, value in _under(state, "average.average:").items()}
-    description = {**tree["provenance"], "measured": tree.get("measured", {}), "weights": "exponential moving average"}
+    description = {**provenance, "measured": tree.get("measured", {}), "weights": "exponential moving average"}
     return Found(
         Family.SISUG,
         lambda name: nvidia.generator_tensors(trained | averaged, name),
         lambda name: nvidia.discriminator_tensors(_under(state, "discriminator."), name),
-        dict(tree["generator_settings"]),
+        settings,
         description=description,
     )
 

@@ -6,7 +6,8 @@ import re
 
 from torch import Tensor
 
-from sisug.generators.formats.source import Renamed, State, first, flat, number, square, unit_sum
+from sisug.errors import CheckpointError
+from sisug.generators.formats.source import MOST_BLOCKS, Renamed, State, first, flat, number, square, unit_sum
 
 
 def is_genforce(state: State) -> bool:
@@ -32,7 +33,7 @@ def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
     Source: it keeps TensorFlow's orientation, so upsampling convolutions are flipped and styles lack their 1.
     """
     renamed = Renamed(state, where)
-    layers = sum(1 for name in state if re.fullmatch(r"mapping\.dense\d+\.bias", name))
+    layers = sum(1 for name in state if re.fullmatch(r"mapping\.dense\d{1,5}\.bias", name))
     for layer in range(layers):
         _dense(renamed, f"mapping.dense{layer}", f"mapping.fc{layer}")
     if "truncation.w_avg" in renamed:
@@ -40,7 +41,11 @@ def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
     renamed.take("synthesis.early_layer.const", "synthesis.b4.const", first)
     kernel = renamed.take("synthesis.upsample.kernel", "filter", unit_sum)
     del renamed.tensors["filter"]
-    outputs = sum(1 for name in state if re.fullmatch(r"synthesis\.output\d+\.bias", name))
+    outputs = sum(1 for name in state if re.fullmatch(r"synthesis\.output\d{1,5}\.bias", name))
+    if not 0 < outputs <= MOST_BLOCKS:
+        raise CheckpointError(
+            f"{where} holds no StyleGAN2 generator", f"it has {outputs} blocks", "give a whole generator"
+        )
     for k in range(outputs):
         block = f"synthesis.b{4 * 2**k}"
         if k:

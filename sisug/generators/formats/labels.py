@@ -90,7 +90,7 @@ def discriminator_for(tensors: Mapping[str, Tensor], label: int, where: str) -> 
     out = {name: value for name, value in tensors.items() if not name.startswith("mapping.")}
     try:
         x = embedded(tensors, label)
-        layers = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
+        layers = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d{1,5}\.weight", name))
         for layer in range(layers):
             weight, bias = tensors[f"mapping.fc{layer}.weight"], tensors[f"mapping.fc{layer}.bias"]
             x = leaky_relu(weight @ x * (0.01 / math.sqrt(weight.shape[1])) + bias * 0.01)

@@ -60,7 +60,7 @@ def settings(module: PersistentObject, where: str) -> dict[str, Any]:
     Raises:
         CheckpointError: a setting that sisug's networks do not have.
     """
-    sizes = sorted(int(name[1:]) for name, _ in _items_of(part(module, "synthesis")) if re.fullmatch(r"b\d+", name))
+    sizes = sorted(int(name[1:]) for name, _ in _items_of(part(module, "synthesis")) if re.fullmatch(r"b\d{1,5}", name))
     layer = part(module, "synthesis.b4.conv1")
     for size in sizes:
         for name in ("conv0", "conv1"):
@@ -92,7 +92,7 @@ def is_nvidia(state: State) -> bool:
 
 def is_stylegan3(state: Iterable[str]) -> bool:
     """Whether these are the names of StyleGAN3, in either configuration."""
-    return any(re.match(r"synthesis\.(input\.|L\d+_\d+_\d+\.)", name) for name in state)
+    return any(re.match(r"synthesis\.(input\.|L\d{1,5}_\d{1,5}_\d{1,5}\.)", name) for name in state)
 
 
 def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
@@ -115,6 +115,6 @@ def discriminator_tensors(state: State, where: str) -> dict[str, Tensor]:
     """
     renamed = Renamed(state, where)
     for name in state:
-        if not re.fullmatch(r"b\d+\.resample_filter", name):
+        if not re.fullmatch(r"b\d{1,5}\.resample_filter", name):
             renamed.take(name, name)
     return renamed.tensors

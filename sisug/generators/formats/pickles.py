@@ -75,9 +75,12 @@ class TensorFlowNetwork:
 
 
 class Arguments:
-    """argparse's namespace, which trainers store beside their weights."""
+    """argparse's namespace, which trainers store beside their weights, and what such namespaces hold."""
 
     __slots__ = ()
+
+    def __init__(self, *_: object) -> None:
+        """Whatever it was made with is of no use here."""
 
     def __setstate__(self, state: object) -> None:
         """A training command is of no use here."""
@@ -119,6 +122,8 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": PersistentObject,
     "dnnlib.tflib.network.Network": TensorFlowNetwork,
     "argparse.Namespace": Arguments,
+    "pathlib.PosixPath": Arguments,
+    "torch.device": Arguments,
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
     "torch._utils._rebuild_parameter": rebuild_parameter,
     "torch.storage._load_from_bytes": storage_from_bytes,

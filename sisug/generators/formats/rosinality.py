@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sisug.errors import CheckpointError
-from sisug.generators.formats.source import Renamed, State, first, flat, number, square, unit_sum
+from sisug.generators.formats.source import MOST_BLOCKS, Renamed, State, first, flat, number, square, unit_sum
 
 
 def is_rosinality(state: State) -> bool:
@@ -29,12 +29,12 @@ def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
     Source: weights lie as in NVIDIA's PyTorch files (no flip); filters have sum 4 instead of 1.
     """
     renamed = Renamed(state, where)
-    layers = sorted(int(m[1]) for name in state if (m := re.fullmatch(r"style\.(\d+)\.weight", name)))
+    layers = sorted(int(m[1]) for name in state if (m := re.fullmatch(r"style\.(\d{1,5})\.weight", name)))
     for layer in layers:
         for part in ("weight", "bias"):
             renamed.take(f"style.{layer}.{part}", f"mapping.fc{layer - 1}.{part}")
     renamed.take("input.input", "synthesis.b4.const", first)
-    blocks = sum(1 for name in state if re.fullmatch(r"to_rgbs\.\d+\.bias", name))
+    blocks = sum(1 for name in state if re.fullmatch(r"to_rgbs\.\d{1,5}\.bias", name))
     kernel = _filter(renamed, blocks)
     _convolution(renamed, "conv1", "synthesis.b4.conv1", "noises.noise_0", kernel)
     _colours(renamed, "to_rgb1", "synthesis.b4", kernel)
@@ -50,9 +50,11 @@ def _filter(renamed: Renamed, blocks: int) -> Tensor:
     """The one filter of all upsampling."""
     names = [f"convs.{2 * k}.conv.blur.kernel" for k in range(blocks)]
     names += [f"to_rgbs.{k}.upsample.kernel" for k in range(blocks)]
-    if not blocks:
+    if not 0 < blocks < MOST_BLOCKS:
         raise CheckpointError(
-            f"{renamed.where} holds no StyleGAN2 generator", "it has no block above 4 px", "give a whole generator"
+            f"{renamed.where} holds no StyleGAN2 generator",
+            f"it has {blocks} blocks above 4 px",
+            "give a whole generator",
         )
     kernels = [renamed.take(name, "filter", unit_sum) for name in names if name in renamed]
     renamed.tensors.pop("filter", None)
@@ -94,7 +96,9 @@ def discriminator_tensors(state: State, where: str) -> dict[str, Tensor]:
         CheckpointError: something is missing, left over or of another shape.
     """
     renamed = Renamed(state, where)
-    blocks = sum(1 for name in state if re.fullmatch(r"convs\.\d+\.skip\.1\.weight", name))
+    blocks = sum(1 for name in state if re.fullmatch(r"convs\.\d{1,5}\.skip\.1\.weight", name))
+    if not 0 < blocks < MOST_BLOCKS:
+        raise CheckpointError(f"{where} is none", f"it has {blocks} blocks", "train without it")
     sizes = [4 * 2 ** (blocks - i) for i in range(blocks)]
     line = torch.tensor([1.0, 3.0, 3.0, 1.0])
     kernel = unit_sum(torch.outer(line, line))

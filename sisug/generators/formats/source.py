@@ -62,6 +62,31 @@ class Source:
     description: dict[str, Any] = field(default_factory=dict)
 
 
+MOST_BLOCKS = 11
+"""From 4 px to 4096."""
+
+
+def checked_settings(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings as numbers, with StyleGAN2's own where a file says nothing.
+
+    Args:
+        given: `mapping_lr_mul`, `conv_clamp` and `num_fp16_res`, or some of them.
+        where: what to call their source in messages.
+
+    Raises:
+        CheckpointError: one of them is no number, or out of range.
+    """
+    found = {"mapping_lr_mul": 0.01, "conv_clamp": None, "num_fp16_res": 0}
+    found |= {name: given[name] for name in found if given.get(name) is not None}
+    for name, value in found.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6
+        if value is not None and not (number and (name == "num_fp16_res" or value > 0)):
+            raise CheckpointError(f"{where}: {name} is {str(value)[:50]!r}", "it must be a positive number",
+                                  "restore the file")  # fmt: skip
+    found["num_fp16_res"] = min(int(found["num_fp16_res"] or 0), MOST_BLOCKS)
+    return found
+
+
 class Renamed:
     """Tensors of a file under their new names, read and turned as the family asks.
 

@@ -79,7 +79,7 @@ def generator_tensors(state: State, kwargs: Mapping[str, Any], where: str) -> di
     """
     state = _of_progressive_growing(state, "synthesis/", "ToRGB")
     renamed = Renamed(state, where)
-    layers = sorted({int(m[1]) for name in state if (m := re.fullmatch(r"mapping/Dense(\d+)/weight", name))})
+    layers = sorted({int(m[1]) for name in state if (m := re.fullmatch(r"mapping/Dense(\d{1,5})/weight", name))})
     for layer in layers:
         _dense(renamed, f"mapping/Dense{layer}", f"mapping.fc{layer}")
     if "mapping/LabelEmbed/weight" in renamed:
@@ -88,7 +88,7 @@ def generator_tensors(state: State, kwargs: Mapping[str, Any], where: str) -> di
         renamed.take("dlatent_avg", "mapping.w_avg")
     kernel = _kernel(kwargs, where)
     renamed.take("synthesis/4x4/Const/const", "synthesis.b4.const", first)
-    sizes = sorted({int(m[1]) for name in state if (m := re.match(r"synthesis/(\d+)x\1/", name))})
+    sizes = sorted({int(m[1]) for name in state if (m := re.match(r"synthesis/(\d{1,5})x\1/", name))})
     for i, size in enumerate(sizes):
         old, block = f"synthesis/{size}x{size}", f"synthesis.b{size}"
         if i:
@@ -120,7 +120,7 @@ def discriminator_tensors(state: State, kwargs: Mapping[str, Any], where: str) -
     state = _of_progressive_growing(state, "", "FromRGB")
     renamed = Renamed(state, where)
     kernel = _kernel(kwargs, where)
-    sizes = sorted({int(m[1]) for name in state if (m := re.match(r"(\d+)x\1/", name))})
+    sizes = sorted({int(m[1]) for name in state if (m := re.match(r"(\d{1,5})x\1/", name))})
     for size in sizes:
         old, block = f"{size}x{size}", f"b{size}"
         pairs = {"Conv": "conv"} if size == 4 else {"Conv0": "conv0", "Conv1_down": "conv1"}
@@ -146,7 +146,7 @@ def _of_progressive_growing(state: State, prefix: str, layer: str) -> State:
     grown = f"{prefix}{layer}_lod"
     if not any(name.startswith(grown) for name in state):
         return state
-    sizes = [int(m[1]) for name in state if (m := re.match(rf"{prefix}(\d+)x\1/", name))]
+    sizes = [int(m[1]) for name in state if (m := re.match(rf"{prefix}(\d{{1,5}})x\1/", name))]
     kept = {name: value for name, value in state.items() if not name.startswith(grown)}
     last = f"{grown}0/"
     here = f"{prefix}{max(sizes, default=4)}x{max(sizes, default=4)}/{layer}/"

@@ -12,6 +12,9 @@ from sisug.generators.formats.arrays import LazyStorage
 from sisug.generators.formats.pickles import read_pickle
 from sisug.generators.formats.torch_legacy import described
 
+MOST_DIRECTORY = 4_000_000
+"""Bytes of an archive's directory: 40,000 entries."""
+
 HEADER = 30
 """Bytes of an entry's header before its name."""
 
@@ -27,6 +30,8 @@ def read_zip(file: BinaryIO, content: memoryview) -> Any:
         CheckpointError: the file names something that is not on the list, or is a program.
         pickle.UnpicklingError: it is damaged, or torch did not write it.
     """
+    if directory_size(content) > MOST_DIRECTORY:
+        raise pickle.UnpicklingError("a zip archive of more entries than any checkpoint has")
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -59,6 +64,24 @@ def read_zip(file: BinaryIO, content: memoryview) -> Any:
         return made
 
     return read_pickle(entry_bytes(content, entries[pickles[0]]), storage_of)[0]
+
+
+def directory_size(content: memoryview) -> int:
+    """Bytes of the archive's directory, which is read as a whole.
+
+    Raises:
+        pickle.UnpicklingError: there is none.
+    """
+    start = max(0, len(content) - 2**16 - 22)
+    tail = bytes(content[start:])
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        raise pickle.UnpicklingError("a zip archive that is cut short: it has no directory")
+    size = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if tail[at - 20 : at - 16] != b"PK\x06\x07":
+        return size
+    large = int.from_bytes(tail[at - 12 : at - 4], "little")  # where the record of a large archive lies
+    return max(size if size < 2**32 - 1 else 0, int.from_bytes(content[large + 40 : large + 48], "little"))
 
 
 def entry_bytes(content: memoryview, entry: zipfile.ZipInfo) -> memoryview:
