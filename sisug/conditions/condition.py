@@ -1,0 +1,113 @@
+"""What a user draws (condition of stage 2): read from files, and made from generator samples to train the mapper."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sisug.conditions.labels import LabelSet
+from sisug.errors import ConfigError
+from sisug.types import Images, Masks
+
+Encoded = Float[Tensor, "batch channel height width"]
+"""Encoded conditions: one-hot classes with all zeros for don't-care, or one channel in [0, 1]."""
+
+
+class Condition(ABC):
+    """One kind of input: how it is read, how it is made from a generator sample, and how it is shown.
+
+    The mapper sees the same encoding in training (``extract``) and in use (``load``). This class shows and mirrors
+    conditions of one channel in [0, 1]; those of label classes override both.
+
+    Args:
+        labels: the classes that masks have; None where the kind needs none.
+    """
+
+    name: ClassVar[str]
+    needs_masks: ClassVar[bool] = False
+    """Whether ``extract`` needs label masks of the samples, from a segmenter."""
+
+    def __init__(self, labels: LabelSet | None = None) -> None:
+        self.labels = labels
+
+    @property
+    def channels(self) -> int:
+        """Channels of the encoded condition."""
+        return 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the constructor was given beyond the label set, as primitives."""
+        return {}
+
+    @abstractmethod
+    def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
+        """Conditions of generator samples, for training pairs; on the images' device.
+
+        Args:
+            images: generator samples in [-1, 1].
+            masks: their label masks, where ``needs_masks``; class numbers or the label set's ``ignore``.
+            random: source of every random choice; its state alone decides them. It may live on another device.
+
+        Raises:
+            ConfigError: without masks, where they are needed.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, size: int) -> Float[Tensor, "channel size size"]:
+        """The condition in a file that a user brings.
+
+        Args:
+            path: a picture.
+            size: height and width to bring it to, pixels.
+
+        Raises:
+            DataError: for a file that is not such a condition; the text lists what was found.
+        """
+
+    def show(self, encoded: Encoded) -> UInt8[Tensor, "batch 3 height width"]:
+        """Conditions as RGB pictures, for grids.
+
+        Args:
+            encoded: results of ``extract`` or ``load``.
+        """
+        return (encoded.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+    def flip(self, encoded: Encoded) -> Encoded:
+        """Conditions of the horizontally mirrored images.
+
+        Args:
+            encoded: results of ``extract`` or ``load``.
+        """
+        return encoded.flip(-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, label set and options as primitives, so that a mapper's checkpoint explains its input.
+
+        ``sisug.conditions.registry.condition_from_dict`` reads it.
+        """
+        labels = None if self.labels is None else self.labels.to_dict()
+        return {"name": self.name, "label_set": labels, "options": self.options}
+
+    def _masks_needed(self, masks: Masks | None) -> Masks:
+        if masks is None:
+            raise ConfigError(
+                f"condition {self.name!r} without label masks",
+                "it is made from masks of the samples",
+                "give the masks of a segmenter (needs_masks says which conditions need them)",
+            )
+        return masks
+
+    def _labels_needed(self) -> LabelSet:
+        if self.labels is None:
+            raise ConfigError(
+                f"condition {self.name!r} without a label set",
+                "it has to know the classes that masks have",
+                "name the label set of the masks",
+            )
+        return self.labels

@@ -1,0 +1,204 @@
+"""Label masks in files (conditions seg and scribble): pixels read as class numbers or by their colours."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from sisug.conditions.labels import IGNORE_COLOUR, LabelSet
+from sisug.conditions.pictures import Picture, check_mode, read_picture, rgba
+from sisug.errors import DataError
+
+log = logging.getLogger(__name__)
+
+WHITE = (255, 255, 255)
+
+MANY_COLOURS = 256
+"""More unknown colours than this are no slip of the brush. Our choice."""
+
+LISTED = 6
+"""Values named in a message; the rest is counted."""
+
+
+def read_mask(path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False) -> np.ndarray:
+    """The mask in a picture file, at the picture's own size.
+
+    How the file is read depends on its colour model:
+
+    - Grey (1 bit or 8): each value is a class number, or ``labels.ignore``.
+    - RGB or RGBA: each colour is a class's, exactly or within ``tolerance``; magenta (``IGNORE_COLOUR``) and wholly
+      transparent pixels are don't-care; half-transparent ones are refused.
+    - Palette: paint programs reorder palettes as they save, so colours win. If any colour in use is the label set's
+      (at another number than its class), the file is read by colours, as RGB. If none is, it is an index picture:
+      the palette is only for show and the stored numbers are class numbers.
+
+    Args:
+        path: a PNG, or any other format that Pillow reads.
+        labels: classes and colours.
+        tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
+        white_is_blank: whether white paper is don't-care, unless a class is white.
+
+    Returns:
+        int64 (height, width): class numbers or ``labels.ignore``.
+
+    Raises:
+        DataError: for anything that is not such a mask, with the values found.
+    """
+    picture = read_picture(path)
+    _check_depth(picture)
+    check_mode(picture)
+    table = _colour_table(labels, white_is_blank)
+    mode = picture.image.mode
+    if mode in ("1", "L", "LA") or (mode == "P" and not _palette_is_meant(picture, labels, table, tolerance)):
+        return _by_number(picture, labels)
+    return _by_colour(picture, labels, table, tolerance)
+
+
+def _check_depth(picture: Picture) -> None:
+    if picture.deep:
+        values = np.unique(np.asarray(picture.image))
+        raise picture.refuse(
+            f"has 16 bits or more a channel, with {len(values)} values from {values[0]} to {values[-1]}",
+            "class numbers and palette colours have 8 bits; 16 are those of depth maps and raw photos",
+            "save the mask as PNG with 8 bits a channel",
+        )
+
+
+def _colour_table(labels: LabelSet, white_is_blank: bool) -> dict[tuple[int, int, int], int]:
+    """Which value each known colour stands for."""
+    table = {colour: number for number, colour in enumerate(labels.palette)}
+    table[IGNORE_COLOUR] = labels.ignore
+    if white_is_blank:
+        table.setdefault(WHITE, labels.ignore)
+    return table
+
+
+def _palette_is_meant(
+    picture: Picture, labels: LabelSet, table: dict[tuple[int, int, int], int], tolerance: int
+) -> bool:
+    """Whether the colours of a palette picture say the classes, rather than its stored numbers."""
+    used, first = np.unique(np.asarray(picture.image), return_index=True)
+    colours = rgba(picture).reshape(-1, 4)[first].astype(np.int64)
+    known, values = np.array(list(table)), np.array(list(table.values()))
+    distance = np.abs(colours[:, None, :3] - known).max(axis=2)
+    recognised = (distance.min(axis=1) <= tolerance) & (colours[:, 3] > 0)
+    agrees = values[distance.argmin(axis=1)] == used
+    if (recognised & ~agrees).any():
+        return True
+    if not (recognised | (colours[:, 3] == 0)).all():
+        log.warning(
+            "%s: its palette is not that of label set %r, so its stored numbers are taken as class numbers (%s). "
+            "If its colours are meant, save it as RGB",
+            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in used if n < labels.num_classes),
+        )  # fmt: skip
+    return False
+
+
+def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
+    # Palette and 1-bit pictures give their stored numbers; conversion would give brightness.
+    stored = picture.image.getchannel("L") if picture.image.mode == "LA" else picture.image
+    numbers = np.asarray(stored).astype(np.int64)
+    if picture.image.has_transparency_data:
+        numbers = np.where(_opaque(picture, rgba(picture)[..., 3]), numbers, labels.ignore)
+    known = (numbers < labels.num_classes) | (numbers == labels.ignore)
+    if not known.all():
+        values, counts = np.unique(numbers[~known], return_counts=True)
+        listed = ", ".join(f"{v} ({n} px)" for v, n in _most_frequent(values, counts))
+        kind = "stored numbers" if picture.image.mode == "P" else "grey values"
+        raise picture.refuse(
+            f"has {len(values)} {kind} that are no class of label set {labels.name!r}: {listed}",
+            f"the numbers 0 to {labels.num_classes - 1} are classes ({', '.join(labels.classes)}), "
+            f"{labels.ignore} is don't-care"
+            + ("; so many values are those of a photo or a drawing in grey" if len(values) > 64 else ""),
+            "save class numbers, or paint in the label set's colours and save as RGB",
+        )
+    return numbers
+
+
+def _by_colour(
+    picture: Picture, labels: LabelSet, table: dict[tuple[int, int, int], int], tolerance: int
+) -> np.ndarray:
+    pixels = rgba(picture)
+    opaque = _opaque(picture, pixels[..., 3])
+    codes = pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    found, where, counts = np.unique(codes[opaque], return_inverse=True, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    nearest_colour = np.zeros(len(found), dtype=np.int64)
+    distance = np.full(len(found), 256)
+    known = list(table)
+    for position, colour in enumerate(known):  # one known colour at a time: a photo has a million others
+        away = np.abs(colours - np.array(colour)).max(axis=1)
+        closer = away < distance
+        nearest_colour[closer], distance[closer] = position, away[closer]
+    foreign = distance > tolerance
+    if foreign.any():
+        raise _unknown_colours(
+            picture, labels, table, colours[foreign], counts[foreign], nearest_colour[foreign], distance[foreign]
+        )
+    values = np.array([table[colour] for colour in known])
+    mask = np.full(codes.shape, labels.ignore, dtype=np.int64)
+    mask[opaque] = values[nearest_colour][where]
+    return mask
+
+
+def _opaque(picture: Picture, alpha: np.ndarray) -> np.ndarray:
+    half = (alpha > 0) & (alpha < 255)
+    if half.any():
+        raise picture.refuse(
+            f"has {int(half.sum())} half-transparent pixels (opacity {int(alpha[half].min())} to "
+            f"{int(alpha[half].max())} of 255)",
+            "such a pixel is neither drawn nor left out; soft brushes make them",
+            "draw with a hard brush, or flatten the picture; wholly transparent pixels are don't-care",
+        )
+    return alpha == 255
+
+
+def _unknown_colours(
+    picture: Picture,
+    labels: LabelSet,
+    table: dict[tuple[int, int, int], int],
+    colours: np.ndarray,
+    counts: np.ndarray,
+    nearest_colour: np.ndarray,
+    distance: np.ndarray,
+) -> DataError:
+    known = list(table)
+
+    def name(position: int) -> str:
+        number = table[known[position]]
+        return "don't-care" if number == labels.ignore else labels.classes[number]
+
+    listed = ", ".join(
+        f"{_hex(colours[i])} ({counts[i]} px, nearest: {name(nearest_colour[i])} {_hex(known[nearest_colour[i]])}, "
+        f"{distance[i]} away)"
+        for i, _ in _most_frequent(np.arange(len(colours)), counts)
+    )
+    more = f" and {len(colours) - LISTED} more" if len(colours) > LISTED else ""
+    remedy = "paint with a hard brush in the label set's colours and save as PNG"
+    needed = int(distance.max())
+    if len(colours) > MANY_COLOURS:
+        cause = f"{len(colours):,} colours are those of a photo, a JPEG or a soft-edged drawing, not of a mask"
+    elif needed <= 32:
+        cause = "the colours are near those of classes: a soft brush, smooth scaling or a lossy format changes them"
+        remedy += f"; or allow a tolerance of {needed}, which takes each as its nearest class"
+    else:
+        cause = "every pixel must have a class's colour: " + ", ".join(
+            f"{_hex(colour)} {name(position)}" for position, colour in enumerate(known)
+        )
+    return picture.refuse(
+        f"has {int(counts.sum())} pixels in {len(colours)} colours that label set {labels.name!r} does not have: "
+        f"{listed}{more}",
+        cause,
+        remedy,
+    )
+
+
+def _most_frequent(values: np.ndarray, counts: np.ndarray) -> list[tuple[int, int]]:
+    order = np.argsort(-counts, kind="stable")[:LISTED]
+    return [(int(values[i]), int(counts[i])) for i in order]
+
+
+def _hex(colour: np.ndarray | tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*(int(v) for v in colour))

@@ -1,0 +1,142 @@
+"""Picture files that users bring as conditions: opened, checked and turned upright, before any kind reads its values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from sisug.errors import DataError
+
+READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Pillow's colour models of 8 bits whose values are what a paint program shows."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation: phones write one into photos of drawings."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded, upright, square picture.
+
+    Args:
+        path: where it came from, for messages.
+        image: its pixels in the file's own colour model.
+        deep: whether the file has more than 8 bits a channel (Pillow cuts colour to 8).
+    """
+
+    path: Path
+    image: Image.Image
+    deep: bool
+
+    def refuse(self, found: str, cause: str, remedy: str) -> DataError:
+        """An error about this file.
+
+        Args:
+            found: what is the case, as the end of a sentence that begins with the path.
+            cause: why that cannot work.
+            remedy: what to do about it.
+        """
+        return DataError(f"{self.path} {found}", cause, remedy)
+
+
+def read_picture(path: Path) -> Picture:
+    """Open a picture and decode it wholly.
+
+    Square within one pixel is taken as square. Our choice: other shapes are refused, since both cropping and padding
+    would change the layout that the user drew.
+
+    Args:
+        path: a file of any format that Pillow reads.
+
+    Raises:
+        DataError: missing, unreadable, animated or not square.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is not a file", "a condition is read from a picture", "check the path")
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            # 16-bit colour is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16: 5-6-5 bits.)
+            raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+            deep = re.search(r"(?<!BGR);16", raw) is not None or image.mode.startswith("I") or image.mode == "F"
+            image.load()
+            upright = image.copy()
+            orientation = _orientation(image)
+            if orientation in _TURNS:
+                upright = image.transpose(_TURNS[orientation])
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not a picture", "Pillow knows no such format", "save it as PNG") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large", str(error), "make it smaller") from error
+    except Exception as error:  # decoders raise a dozen kinds for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise DataError(
+            f"{path} cannot be read", f"the file is damaged or locked: {reason}", "save it again"
+        ) from error
+    picture = Picture(path, upright, deep)
+    if frames > 1 and image.format != "MPO":  # phones add a thumbnail to photos as a second frame
+        raise picture.refuse(f"has {frames} frames", "a condition is one picture", "save one frame as PNG")
+    if abs(upright.width - upright.height) > 1:
+        raise picture.refuse(
+            f"has {upright.width}x{upright.height} pixels",
+            "the generator's images are square, and cropping or padding would change the layout",
+            "crop or extend the picture to a square",
+        )
+    return picture
+
+
+def check_mode(picture: Picture, also: tuple[str, ...] = ()) -> None:
+    """Refuse colour models whose values mean something else than what is seen.
+
+    Args:
+        picture: a file's content.
+        also: further modes of Pillow that the caller reads.
+
+    Raises:
+        DataError: naming the mode found.
+    """
+    if picture.image.mode not in (*READABLE_MODES, *also):
+        raise picture.refuse(
+            f"has the colour model {picture.image.mode}",
+            f"conditions are read from {', '.join((*READABLE_MODES, *also))}",
+            "convert it to RGB or grey with 8 bits a channel, and save it as PNG",
+        )
+
+
+def rgba(picture: Picture) -> np.ndarray:
+    """Colours and opacity of every pixel, uint8 (height, width, 4); a palette is looked up.
+
+    Args:
+        picture: of one of ``READABLE_MODES``.
+    """
+    return np.asarray(picture.image.convert("RGBA"))
+
+
+def nearest(values: np.ndarray, size: int) -> np.ndarray:
+    """Resize by taking the pixel at each new pixel's centre: no value is made up.
+
+    Args:
+        values: (height, width).
+        size: new height and width, pixels.
+    """
+    rows, columns = (((np.arange(size) + 0.5) * length / size).astype(int) for length in values.shape)
+    return values[rows[:, None], columns]
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block says nothing about the image itself
+        return 1

@@ -1,0 +1,111 @@
+"""Scribbles as conditions: a few strokes say classes, everything else is left to the generator."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sisug.conditions.condition import Encoded
+from sisug.conditions.freehand import scale_of, share, smooth_noise, uniform, whole, wobble
+from sisug.conditions.label_condition import LabelCondition
+from sisug.conditions.labels import IGNORE_COLOUR
+from sisug.conditions.mask_files import WHITE
+from sisug.conditions.thinning import shorten, thicken, thin
+from sisug.types import Images, Masks
+
+log = logging.getLogger(__name__)
+
+WORKING_SIZE = 128
+"""Strokes of larger masks are found at this size and enlarged: thinning takes as many rounds as regions are wide."""
+
+WOBBLE = 2.0
+"""Largest typical deviation from a region's middle line, pixels at 64."""
+
+WIDEST = 4
+"""Widest stroke, pixels at 64."""
+
+SPUR = 6
+"""Most pixels taken off the ends of strokes, at 64."""
+
+SKIPPED = 0.15
+"""Chance that a class gets no stroke."""
+
+
+class Scribble(LabelCondition):
+    """Sparse strokes of label classes: one-hot on strokes, all zeros elsewhere.
+
+    For training, the regions of a mask are thinned to their middle lines, as a person strokes along a shape: the lines
+    wobble, lose their ends, are broken, and some classes have none. Width and density differ from sample to sample.
+    Our choice, all of it, chosen by eye on avatars.
+
+    Files are read as those of ``seg``; white paper and transparent pixels are don't-care too, unless a class is white.
+    Strokes survive downsizing: a new pixel takes the commonest class among the stroke pixels that it covers.
+
+    Args:
+        labels: classes and colours.
+        tolerance: see ``LabelCondition``.
+    """
+
+    name = "scribble"
+
+    @property
+    def blank(self) -> tuple[int, int, int]:
+        return IGNORE_COLOUR if WHITE in self.labels.palette else WHITE
+
+    def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
+        """Strokes inside the masks' regions; every stroke pixel has its mask's class."""
+        masks = self._masks_needed(masks)
+        self.labels.check(masks)
+        return self.from_mask(self._strokes(masks, random))
+
+    def _strokes(self, masks: Masks, random: torch.Generator) -> Masks:
+        ignore = self.labels.ignore
+        height, width = masks.shape[1:]
+        shrink = min(1.0, WORKING_SIZE / max(height, width))
+        small = _nearest(masks, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+        scale = max(1.0, scale_of(small))
+        bent = _bend(small, random, scale)
+        lines = thin(bent, ignore)
+        lines = shorten(lines, whole(random, 0, round(SPUR * scale), small), ignore)
+        lines = torch.where(self._kept(small, lines, random), lines, ignore)
+        strokes = thicken(lines, small, whole(random, 1, round(WIDEST * scale), small), ignore)
+        full = _nearest(strokes, (height, width))
+        return torch.where(full == masks, full, ignore)
+
+    def _kept(self, masks: Masks, lines: Masks, random: torch.Generator) -> torch.Tensor:
+        """Where strokes stay: broken by patches of a share of its own for each sample, and without some classes."""
+        patches = share(smooth_noise(random, 1, 10, masks), uniform(random, 0.35, 1.0, masks))[:, 0]
+        drawn = torch.rand(len(masks), 256, generator=random, device=random.device).to(masks.device) >= SKIPPED
+        return patches & drawn.gather(1, lines.flatten(1)).view_as(lines)
+
+    def _resize(self, mask: np.ndarray, size: int) -> np.ndarray:
+        if min(mask.shape) <= size:
+            return super()._resize(mask, size)
+        strokes = self.from_mask(torch.from_numpy(mask))
+        covered = F.adaptive_avg_pool2d(strokes, size)
+        return self.to_mask(covered).numpy()
+
+    def _warn(self, path: Path, mask: np.ndarray) -> None:
+        if not (mask == self.labels.ignore).any():
+            log.warning(
+                "%s: every pixel has a class, but scribbles leave most of the picture blank (white, transparent or "
+                "don't-care); full masks are for the condition seg", path,
+            )  # fmt: skip
+
+
+def _nearest(masks: Masks, size: tuple[int, int]) -> Masks:
+    if masks.shape[1:] == size:
+        return masks
+    # Class numbers are exact in float32, and "nearest-exact" takes the pixel at the centre.
+    return F.interpolate(masks[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+
+
+def _bend(masks: Masks, random: torch.Generator, scale: float) -> Masks:
+    """Masks with wavy outlines, whose middle lines wobble; kept only where the class is right."""
+    amount = uniform(random, 0.0, WOBBLE * scale, masks)[:, None, None, None]
+    offsets = smooth_noise(random, 2, 6, masks) * amount
+    return wobble(masks[:, None].float(), offsets, mode="nearest")[:, 0].long()

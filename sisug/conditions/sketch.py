@@ -1,0 +1,60 @@
+"""Sketches as conditions: contours as a pen draws them, thin, a little off, and broken here and there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sisug.conditions.condition import Condition, Encoded
+from sisug.conditions.freehand import blur, scale_of, share, smooth_noise, to_unit, uniform, whole, wobble
+from sisug.conditions.lines import contours, read_lines
+from sisug.conditions.thinning import thicken, thin
+from sisug.types import Images, Masks
+
+FINE_SIZE = 128
+"""Smaller images are enlarged to about this size to be drawn, so that lines lie where edges are and can be thin."""
+
+_PAPER, _PEN = 255, 0
+
+
+class Sketch(Condition):
+    """Pen sketch: 0 for paper, 1 for the pen's line.
+
+    Contours above a random threshold are thinned to one pixel and drawn again with a pen of random width, pressure,
+    wobble and gaps. Our choice, by eye on avatars.
+
+    Args:
+        labels: kept for the checkpoint; sketches need none.
+    """
+
+    name = "sketch"
+
+    def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
+        height, width = images.shape[-2:]
+        factor = max(1, round(FINE_SIZE / max(height, width)))
+        fine = F.interpolate(images, scale_factor=factor, mode="bilinear", align_corners=False)
+        lines = _pen(fine, random)
+        return to_unit(F.avg_pool2d(lines, factor))
+
+    def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
+        return read_lines(path, size)
+
+
+def _pen(images: Images, random: torch.Generator) -> Float[Tensor, "batch 1 height width"]:
+    scale = scale_of(images)
+    largest = 0.5 * scale
+    slope = contours(blur(images, uniform(random, 0.3 * largest, largest, images), largest))
+    threshold = uniform(random, 0.03, 0.08, images)[:, None, None, None]
+    bands = torch.where(slope[:, 0] > threshold[:, 0], _PEN, _PAPER)
+    middle = thin(bands, _PAPER)
+    widths = whole(random, 1, max(1, round(1.5 * scale)), images)
+    lines = (thicken(middle, torch.zeros_like(middle), widths, _PAPER) == _PEN)[:, None].float()
+    off = smooth_noise(random, 2, 8, lines) * uniform(random, 0.0, 0.6 * scale, lines)[:, None, None, None]
+    lines = wobble(lines, off)
+    pressure = 1 - uniform(random, 0.0, 0.25, lines)[:, None, None, None] * smooth_noise(random, 1, 6, lines).abs()
+    kept = share(smooth_noise(random, 1, 16, lines), 1 - uniform(random, 0.0, 0.12, lines))
+    return lines * pressure.clamp(0.3, 1) * kept
