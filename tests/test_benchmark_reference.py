@@ -87,6 +87,20 @@ def test_images_of_every_architecture_agree(
     torch.testing.assert_close(generator.synthesis(ws), theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_second_gradients_agree(benchmark: ModuleType) -> None:
+    """As a penalty on the path length takes them: how the gradient by the styles depends on the weights."""
+    generator, _ = networks(SIZES[0])
+    shape = (3, generator.synthesis.num_ws, generator.w_dim)
+    ws = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = generator.synthesis.block(8).conv0.weight
+    found = []
+    for draw in (generator.synthesis, lambda ws: benchmark.plain_images(generator.synthesis, ws)):
+        (gradient,) = torch.autograd.grad(draw(ws).sin().sum(), ws, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), weight)[0])
+    assert found[1].abs().max() > 0
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5 * float(found[1].abs().max()))
+
+
 @pytest.mark.parametrize("channels", SIZES, ids=lambda channels: f"{max(channels)}px")
 @pytest.mark.parametrize("adversary", ["resnet", "orig"])
 def test_logits_agree(benchmark: ModuleType, channels: dict[int, int], adversary: Literal["resnet", "orig"]) -> None:
