@@ -960,16 +960,17 @@ def write_safetensors(path: Path, model: Model, *, names: Literal["nvidia", "ros
 
 
 def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, as the sidecar of native files defines it."""
+    """SHA-256 over names, shapes and float32 values, as the sidecar of native files defines it."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def write_native(path: Path, model: Model) -> Path:
-    """sisug's own format: NVIDIA's names, and a sidecar with the fingerprint."""
+    """sisug's own format: NVIDIA's names, and a sidecar with the fingerprint; the file's name ends in .safetensors."""
+    path = path.with_suffix(".safetensors")
     write_safetensors(path, model)
     sidecar = {"format": "sisug generator, version 1: safetensors with NVIDIA's StyleGAN2 key names"}
     settings = {"mapping_lr_mul": model.lr_multiplier, "conv_clamp": model.clamp}

@@ -100,7 +100,7 @@ def logits(weights: Weights, images: Tensor, *, label: int | None = None, lr_mul
     x = _activate(_linear(weights, "b4.fc", x))
     out = _linear(weights, "b4.out", x)
     if label is not None:
-        condition = _unit(_perceptron(weights, _unit(_embedding(weights, label)), lr_multiplier))
+        condition = _perceptron(weights, _unit(_embedding(weights, label)), lr_multiplier)
         out = (out * condition).sum(dim=1, keepdim=True) / math.sqrt(condition.shape[1])
     return out
 
