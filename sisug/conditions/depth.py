@@ -45,13 +45,13 @@ SMOOTHEST = 1.0
 class Depth(Condition):
     """Depth map in [0, 1]: 0 for the farthest point, 1 for the nearest.
 
-    Depth is relative, as monocular networks give it: with ``stretch``, each map's own range becomes [0, 1], in
-    training as in use. Without, values are taken as they are (of 255 or 65535).
+    Values are taken as fractions of the file's own range (255 or 65535), so a layer has the same depth in every map.
+    Maps that do not fill that range, such as those of sensors and networks of relative depth, need ``stretch``.
 
     Args:
         labels: classes of the masks; needed to extract, not to load.
         order: all classes from far to near; by default that of ``LAYERS`` for the label set.
-        stretch: whether each map is brought to its own range.
+        stretch: whether each map's smallest and largest value become 0 and 1, in training as in use.
 
     Raises:
         ConfigError: for an order that does not name every class once.
@@ -61,7 +61,7 @@ class Depth(Condition):
     needs_masks = True
 
     def __init__(
-        self, labels: LabelSet | None = None, *, order: Sequence[str] | None = None, stretch: bool = True
+        self, labels: LabelSet | None = None, *, order: Sequence[str] | None = None, stretch: bool = False
     ) -> None:
         super().__init__(labels)
         if order is None and labels is not None:

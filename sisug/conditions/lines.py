@@ -33,7 +33,7 @@ def contours(images: Images) -> Float[Tensor, "batch 1 height width"]:
     Args:
         images: RGB in [-1, 1].
     """
-    return spatial_gradient(images).norm(dim=2).amax(dim=1, keepdim=True)
+    return spatial_gradient(images).square().sum(dim=2).amax(dim=1, keepdim=True).sqrt()
 
 
 def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:

@@ -1,4 +1,4 @@
-"""Picture files that users bring as conditions: opened, checked and turned upright, before any kind reads its values."""
+"""Picture files that users bring as conditions: opened, checked and turned upright before a kind reads its values."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read_picture(path: Path) -> Picture:
     try:
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)
-            # 16-bit colour is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16: 5-6-5 bits.)
+            # 16-bit colour is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16 has 5-6-5.)
             raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
             deep = re.search(r"(?<!BGR);16", raw) is not None or image.mode.startswith("I") or image.mode == "F"
             image.load()
@@ -82,9 +82,7 @@ def read_picture(path: Path) -> Picture:
         raise DataError(f"{path} is too large", str(error), "make it smaller") from error
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise DataError(
-            f"{path} cannot be read", f"the file is damaged or locked: {reason}", "save it again"
-        ) from error
+        raise DataError(f"{path} cannot be read", f"the file is damaged: {reason}", "save it again") from error
     picture = Picture(path, upright, deep)
     if frames > 1 and image.format != "MPO":  # phones add a thumbnail to photos as a second frame
         raise picture.refuse(f"has {frames} frames", "a condition is one picture", "save one frame as PNG")

@@ -14,7 +14,7 @@ from sisug.conditions.freehand import scale_of, share, smooth_noise, uniform, wh
 from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.labels import IGNORE_COLOUR
 from sisug.conditions.mask_files import WHITE
-from sisug.conditions.thinning import shorten, thicken, thin
+from sisug.conditions.thinning import present, shorten, thicken, thin
 from sisug.types import Images, Masks
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 WORKING_SIZE = 128
 """Strokes of larger masks are found at this size and enlarged: thinning takes as many rounds as regions are wide."""
 
+DETAIL = 6
+"""Parts up to about this width do not turn the strokes of what lies around them, pixels at 64."""
+
 WOBBLE = 2.0
-"""Largest typical deviation from a region's middle line, pixels at 64."""
+"""Largest standard deviation of strokes from a region's middle line, pixels at 64."""
 
 WIDEST = 4
 """Widest stroke, pixels at 64."""
@@ -68,17 +71,31 @@ class Scribble(LabelCondition):
         shrink = min(1.0, WORKING_SIZE / max(height, width))
         small = _nearest(masks, (max(1, round(height * shrink)), max(1, round(width * shrink))))
         scale = max(1.0, scale_of(small))
-        bent = _bend(small, random, scale)
-        lines = thin(bent, ignore)
-        lines = shorten(lines, whole(random, 0, round(SPUR * scale), small), ignore)
+        lines = self._middle_lines(small, random, scale)
         lines = torch.where(self._kept(small, lines, random), lines, ignore)
         strokes = thicken(lines, small, whole(random, 1, round(WIDEST * scale), small), ignore)
         full = _nearest(strokes, (height, width))
         return torch.where(full == masks, full, ignore)
 
+    def _middle_lines(self, masks: Masks, random: torch.Generator, scale: float) -> Masks:
+        """Where a person's stroke could run through each class."""
+        ignore = self.labels.ignore
+        bent = _bend(self._without_details(masks, scale), random, scale)
+        coarse = shorten(thin(bent, ignore), whole(random, 0, round(SPUR * scale), masks), ignore)
+        coarse = torch.where(coarse == masks, coarse, ignore)
+        # Classes that exist as details only are stroked by themselves.
+        only_details = ~torch.gather(present(coarse), 1, masks.flatten(1)).view_as(masks)
+        return torch.where(only_details, thin(torch.where(only_details, masks, ignore), ignore), coarse)
+
+    def _without_details(self, masks: Masks, scale: float) -> Masks:
+        """The commonest class around each pixel: nobody strokes around eyes to mark skin."""
+        reach = 2 * round(DETAIL / 2 * scale) + 1
+        votes = F.avg_pool2d(self.from_mask(masks), reach, 1, reach // 2)
+        return self.to_mask(votes)
+
     def _kept(self, masks: Masks, lines: Masks, random: torch.Generator) -> torch.Tensor:
         """Where strokes stay: broken by patches of a share of its own for each sample, and without some classes."""
-        patches = share(smooth_noise(random, 1, 10, masks), uniform(random, 0.35, 1.0, masks))[:, 0]
+        patches = share(smooth_noise(random, 1, 7, masks), uniform(random, 0.4, 1.0, masks))[:, 0]
         drawn = torch.rand(len(masks), 256, generator=random, device=random.device).to(masks.device) >= SKIPPED
         return patches & drawn.gather(1, lines.flatten(1)).view_as(lines)
 

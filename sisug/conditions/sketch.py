@@ -18,6 +18,9 @@ from sisug.types import Images, Masks
 FINE_SIZE = 128
 """Smaller images are enlarged to about this size to be drawn, so that lines lie where edges are and can be thin."""
 
+SMOOTHING = 0.6
+"""Strongest blur before contours are sought, standard deviation in pixels at 64."""
+
 _PAPER, _PEN = 255, 0
 
 
@@ -34,9 +37,10 @@ class Sketch(Condition):
     name = "sketch"
 
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
-        height, width = images.shape[-2:]
-        factor = max(1, round(FINE_SIZE / max(height, width)))
-        fine = F.interpolate(images, scale_factor=factor, mode="bilinear", align_corners=False)
+        factor = max(1, round(FINE_SIZE / max(images.shape[-2:])))
+        largest = SMOOTHING * scale_of(images)
+        smooth = blur(images, uniform(random, 0.3 * largest, largest, images), largest)
+        fine = F.interpolate(smooth, scale_factor=factor, mode="bilinear", align_corners=False)
         lines = _pen(fine, random)
         return to_unit(F.avg_pool2d(lines, factor))
 
@@ -46,10 +50,12 @@ class Sketch(Condition):
 
 def _pen(images: Images, random: torch.Generator) -> Float[Tensor, "batch 1 height width"]:
     scale = scale_of(images)
-    largest = 0.5 * scale
-    slope = contours(blur(images, uniform(random, 0.3 * largest, largest, images), largest))
-    threshold = uniform(random, 0.03, 0.08, images)[:, None, None, None]
-    bands = torch.where(slope[:, 0] > threshold[:, 0], _PEN, _PAPER)
+    slope = contours(images)
+    # Only crests count, else the slopes of neighbouring small parts run into one.
+    reach = 2 * round(1.5 * scale) + 1
+    crest = slope > F.avg_pool2d(slope, reach, 1, reach // 2, count_include_pad=False)
+    threshold = uniform(random, 0.02, 0.06, images)[:, None, None, None]
+    bands = torch.where((crest & (slope > threshold))[:, 0], _PEN, _PAPER)
     middle = thin(bands, _PAPER)
     widths = whole(random, 1, max(1, round(1.5 * scale)), images)
     lines = (thicken(middle, torch.zeros_like(middle), widths, _PAPER) == _PEN)[:, None].float()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from sisug.types import Masks
@@ -14,7 +14,8 @@ from sisug.types import Masks
 _AROUND = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 """(row, column) steps to the eight neighbours, clockwise from north: bits 0 to 7 of a neighbourhood's code."""
 
-_OUTSIDE = -1
+_NONE = 255
+"""Label of pixels in no region, while a map is a byte a pixel."""
 
 
 def _deletable(code: int, second: bool) -> bool:
@@ -28,8 +29,13 @@ def _deletable(code: int, second: bool) -> bool:
     return crossings == 1 and 2 <= neighbours <= 3 and not kept_by_side
 
 
-_DELETABLE = tuple(torch.tensor([_deletable(code, second) for code in range(256)]) for second in (False, True))
-_IS_END = torch.tensor([code.bit_count() == 1 for code in range(256)])
+def _table(deleted: Sequence[bool]) -> UInt8[Tensor, "256"]:
+    """255, which marks pixels of no region, for the codes to delete, and 0 for the others: or-ed to labels."""
+    return torch.tensor([_NONE if code_deleted else 0 for code_deleted in deleted], dtype=torch.uint8)
+
+
+_THINNING = tuple(_table([_deletable(code, second) for code in range(256)]) for second in (False, True))
+_ENDS = _table([code.bit_count() == 1 for code in range(256)])
 
 
 def thin(labels: Masks, ignore: int) -> Masks:
@@ -44,18 +50,16 @@ def thin(labels: Masks, ignore: int) -> Masks:
 
     Source: Guo & Hall, "Parallel thinning with two-subiteration algorithms", 1989.
     """
-    tables = [table.to(labels.device) for table in _DELETABLE]
-    # One byte a pixel, the ignored as 255, inside a border that belongs to nothing.
-    regions = F.pad(labels.masked_fill(labels == ignore, 255).to(torch.uint8), (1, 1, 1, 1), value=255)
+    tables = [table.to(labels.device) for table in _THINNING]
+    regions = _bordered(labels, ignore)
     centre = regions[:, 1:-1, 1:-1]
     while True:
         before = centre.clone()
         for table in tables:
-            gone = table[_codes(regions).int()] & (centre != 255)
-            centre.masked_fill_(gone, 255)
+            centre |= table[_codes(regions).int()]
         if torch.equal(before, centre):
             break
-    return centre.long().masked_fill(centre == 255, ignore)
+    return centre.long().masked_fill(centre == _NONE, ignore)
 
 
 def shorten(lines: Masks, steps: Int64[Tensor, " batch"], ignore: int) -> Masks:
@@ -69,17 +73,24 @@ def shorten(lines: Masks, steps: Int64[Tensor, " batch"], ignore: int) -> Masks:
     Returns:
         Shorter lines; a class that would lose all of its lines in a sample keeps them.
     """
-    is_end = _IS_END.to(lines.device)
-    regions = F.pad(lines.masked_fill(lines == ignore, 255).to(torch.uint8), (1, 1, 1, 1), value=255)
+    ends, steps = _ENDS.to(lines.device), steps.to(lines.device)[:, None, None]
+    regions = _bordered(lines, ignore)
     centre = regions[:, 1:-1, 1:-1]
     for step in range(int(steps.max())):
-        ends = is_end[_codes(regions).int()] & (steps > step).to(lines.device)[:, None, None]
-        centre.masked_fill_(ends, 255)
+        centre |= torch.where(steps > step, ends[_codes(regions).int()], 0)
     short = centre.long()
-    present = torch.zeros(len(lines), 256, dtype=torch.bool, device=lines.device)
-    present.scatter_(1, short.flatten(1), torch.tensor(True, device=lines.device).expand(short.flatten(1).shape))
-    lost = (~present.gather(1, lines.flatten(1))).view_as(lines)
-    return torch.where((short != 255) | lost, lines, ignore)
+    lost = ~torch.gather(present(short), 1, lines.flatten(1)).view_as(lines)
+    return torch.where((short != _NONE) | lost, lines, ignore)
+
+
+def present(labels: Masks) -> Bool[Tensor, "batch 256"]:
+    """Which labels each sample has.
+
+    Args:
+        labels: values 0 to 255.
+    """
+    found = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device)
+    return found.scatter_(1, labels.flatten(1), torch.ones_like(labels.flatten(1), dtype=torch.bool))
 
 
 def thicken(lines: Masks, within: Masks, widths: Int64[Tensor, " batch"], ignore: int) -> Masks:
@@ -106,14 +117,21 @@ def _touched(
 ) -> Bool[Tensor, "batch height width"]:
     """Pixels with a drawn neighbour of their own class."""
     height, width = within.shape[1:]
-    padded = F.pad(within.masked_fill(~drawn, _OUTSIDE), (1, 1, 1, 1), value=_OUTSIDE)
+    padded = F.pad(within.masked_fill(~drawn, -1), (1, 1, 1, 1), value=-1)
     touched = torch.zeros_like(drawn)
     for down, right in around:
         touched |= padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] == within
     return touched
 
 
-def _codes(regions: Tensor) -> Tensor:
+def _bordered(labels: Masks, ignore: int) -> UInt8[Tensor, "batch bordered_height bordered_width"]:
+    """One byte a pixel, those of no region 255, inside a border of one pixel that belongs to none."""
+    return F.pad(labels.masked_fill(labels == ignore, _NONE).to(torch.uint8), (1, 1, 1, 1), value=_NONE)
+
+
+def _codes(
+    regions: UInt8[Tensor, "batch bordered_height bordered_width"],
+) -> UInt8[Tensor, "batch height width"]:
     """Bits of the neighbours with the same label, uint8, for all pixels inside the border."""
     height, width = regions.shape[1] - 2, regions.shape[2] - 2
     centre = regions[:, 1:-1, 1:-1]
