@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sisug.generators.layers import FullyConnected, fir_filter, fir_kernel, leaky_relu
+from sisug.generators.layers import FullyConnected, fir_filter, fir_kernel, leaky_relu, standard_normal
 
 
 class EqualisedConv(nn.Module):
@@ -45,7 +45,7 @@ class EqualisedConv(nn.Module):
         super().__init__()
         self.downsample = downsample
         self.activate = activate
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight = nn.Parameter(standard_normal(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1.0 / math.sqrt(in_channels * kernel * kernel)
         self.register_buffer("resample_filter", fir_kernel(taps))

@@ -28,11 +28,20 @@ def normalise_second_moment(x: Float[Tensor, "*batch channel"]) -> Float[Tensor,
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-8)
 
 
+def standard_normal(*shape: int, gain: float = 1.0) -> Tensor:
+    """Initial weights: standard normal numbers times `gain`.
+
+    On the meta device, where a network waits for a file's tensors, nothing is drawn and no operation is asked for:
+    PyTorch's first one there imports for a second.
+    """
+    weights = torch.empty(shape)
+    return weights if weights.is_meta else weights.normal_().mul_(gain)
+
+
 def fir_kernel(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Float[Tensor, "taps taps"]:
     """Outer product of a 1-D filter with itself, of sum one (StyleGAN2, appendix B: [1, 3, 3, 1])."""
-    line = torch.tensor(taps, dtype=torch.float32)
-    kernel = torch.outer(line, line)
-    return kernel / kernel.sum()
+    total = sum(taps) ** 2
+    return torch.tensor([[a * b / total for b in taps] for a in taps], dtype=torch.float32)
 
 
 def fir_filter(
@@ -117,7 +126,7 @@ class FullyConnected(nn.Module):
         bias_init: float = 0.0,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(standard_normal(out_features, in_features, gain=1.0 / lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
         self.activate = activate
         self.weight_gain = lr_multiplier / math.sqrt(in_features)

@@ -23,6 +23,7 @@ from sisug.generators.layers import (
     fir_upsample,
     modulated_conv,
     normalise_second_moment,
+    standard_normal,
 )
 
 NoiseMode = Literal["const", "random", "none"]
@@ -103,10 +104,10 @@ class SynthesisLayer(nn.Module):
         self.clamp = clamp
         self.resolution = resolution
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(standard_normal(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", standard_normal(resolution, resolution))
         self.register_buffer("resample_filter", fir_kernel(taps))
 
     def forward(
@@ -146,7 +147,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.clamp = clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(standard_normal(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1.0 / math.sqrt(in_channels)
 
@@ -170,7 +171,7 @@ class ResidualPath(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(standard_normal(out_channels, in_channels, 1, 1))
         self.weight_gain = 1.0 / math.sqrt(in_channels)
         self.register_buffer("resample_filter", fir_kernel(taps))
 
@@ -213,7 +214,7 @@ class SynthesisBlock(nn.Module):
         self.num_convs = 1 if self.first else 2
         self.register_buffer("resample_filter", fir_kernel(taps))
         if self.first:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(standard_normal(out_channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(
                 in_channels, out_channels, w_dim, resolution, upsample=True, taps=taps, clamp=clamp

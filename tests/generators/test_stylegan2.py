@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,20 @@ def test_a_network_without_storage_takes_tensors_as_they_are(architecture):
     assert torch.equal(generator(z), trained(z))
     backbone = StyleGAN2Backbone(generator)
     torch.testing.assert_close(backbone(z), trained(z))
+
+
+def test_construction_without_storage_imports_nothing():
+    """PyTorch's first operations on the meta device import for a second, as long as loading takes."""
+    code = """
+import sys, torch
+from sisug.generators import Discriminator, Generator
+before = set(sys.modules)
+with torch.device("meta"):
+    Generator(4, 4, {4: 4, 8: 4}, architecture="resnet"), Discriminator({4: 4, 8: 4})
+print(len(set(sys.modules) - before))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 10
 
 
 def test_truncation_moves_towards_the_mean_style():
