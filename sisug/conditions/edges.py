@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from sisug.conditions.lines import contours, read_lines
 from sisug.errors import ConfigError
 from sisug.types import Images, Masks
 
-Detector = Literal["sobel", "canny"]
+DETECTORS = ("sobel", "canny")
 
 
 class Edges(Condition):
@@ -39,12 +39,10 @@ class Edges(Condition):
 
     name = "edges"
 
-    def __init__(self, labels: LabelSet | None = None, *, detector: Detector = "sobel") -> None:
+    def __init__(self, labels: LabelSet | None = None, *, detector: str = "sobel") -> None:
         super().__init__(labels)
-        if detector not in get_args(Detector):
-            raise ConfigError(
-                f"edge detector {detector!r}", f"there are {', '.join(get_args(Detector))}", "choose one of these"
-            )
+        if detector not in DETECTORS:
+            raise ConfigError(f"edge detector {detector!r}", f"there are {', '.join(DETECTORS)}", "choose one of these")
         self.detector = detector
 
     @property

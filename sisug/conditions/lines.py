@@ -20,9 +20,20 @@ log = logging.getLogger(__name__)
 FAINTEST = 0.05
 """A picture whose values differ by less holds no lines; of the range from black to white. Our choice."""
 
-LEAST_PAPER = 0.4
-"""Least share of pixels that lie at the paper's brightness: line pictures have well above one half, photos below.
+PAPER_QUANTILE = 0.7
+"""Paper has the brightness below which this share of pixels lies, when lines are dark: bold lines may cover a third.
 Our choice."""
+
+DIFFERENT = 0.15
+"""Difference from the paper that paper itself does not have, of the range from black to white. Our choice."""
+
+LEAST_PAPER, MOST_BEYOND, MOST_COLOUR = 0.4, 0.15, 0.4
+"""Bounds of a line drawing, as shares of its pixels: those of the paper's colour, those beyond its brightness (brighter
+where lines are dark), those in colour. Our choice: edges and sketches of 200 avatars keep all three with a margin; of
+photos, those with flat surfaces pass."""
+
+MUCH_COLOUR = 0.1
+"""Share of pixels in colour from which a drawing is doubtful."""
 
 
 def contours(images: Images) -> Float[Tensor, "batch 1 height width"]:
@@ -39,7 +50,7 @@ def contours(images: Images) -> Float[Tensor, "batch 1 height width"]:
 def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:
     """A line drawing in a file: 0 for paper, 1 for the strongest line.
 
-    Lines may be dark on light or light on dark: a picture that is bright on average has dark lines. What counts as
+    Lines may be dark on light or light on dark: the paper covers more of the picture than the lines do. What counts as
     line is the difference from the paper, in the colour channel where it is largest, so coloured pens and grey paper
     are fine. Transparent parts are paper.
 
@@ -56,19 +67,26 @@ def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:
     visible = opacity > 0.5
     if not visible.any():
         raise picture.refuse("is wholly transparent", "it holds no line", "save the drawing itself")
-    mean = float(colour[visible].mean())
-    if not visible.all():  # a drawing without paper: what is visible are the lines
-        dark = mean <= 0.5
+    brightness = colour.mean(axis=2)[visible]
+    low, middle, high = (float(v) for v in (brightness.min(), np.median(brightness), brightness.max()))
+    if visible.all():
+        dark = middle > (low + high) / 2
+    else:  # a drawing without paper: what is visible are the lines
+        dark = middle <= 0.5
         colour = np.where(visible[..., None], colour, 1.0 if dark else 0.0)
-    else:
-        dark = mean > 0.5
     log.info(
-        "%s: mean brightness %.2f, read as %s", path, mean,
+        "%s: brightness %.2f to %.2f, median %.2f: read as %s", path, low, high, middle,
         "dark lines on light paper (inverted)" if dark else "light lines on dark paper",
     )  # fmt: skip
-    paper = np.median(colour.reshape(-1, 3), axis=0)
+    paper = np.quantile(colour.reshape(-1, 3), PAPER_QUANTILE if dark else 1 - PAPER_QUANTILE, axis=0)
     strength = ((paper - colour) if dark else (colour - paper)).max(axis=2).clip(min=0)
-    _check_lines(picture, strength, colour)
+    if strength.max() < FAINTEST:
+        raise picture.refuse(
+            f"is blank: nothing in it differs from its paper by more than {strength.max():.3f} (black to white is 1)",
+            "it holds no line",
+            "check the file; lines need contrast with the paper",
+        )
+    _check_drawing(picture, colour, paper, dark)
     lines = torch.from_numpy(strength / strength.max()).float()[None, None]
     lines = F.interpolate(lines, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
     return lines[0] / lines.amax().clamp_min(1e-6)
@@ -102,17 +120,18 @@ def grey_16_bits(picture: Picture) -> np.ndarray:
     return (values / 65535).astype(np.float32)
 
 
-def _check_lines(picture: Picture, strength: np.ndarray, colour: np.ndarray) -> None:
-    if strength.max() < FAINTEST:
+def _check_drawing(picture: Picture, colour: np.ndarray, paper: np.ndarray, dark: bool) -> None:
+    away = colour - paper
+    plain = float((np.abs(away).max(axis=2) <= DIFFERENT).mean())
+    beyond = float(((away if dark else -away).max(axis=2) > DIFFERENT).mean())
+    coloured = float((np.ptp(colour, axis=2) - np.ptp(paper) > DIFFERENT).mean())
+    if plain < LEAST_PAPER or beyond > MOST_BEYOND or coloured > MOST_COLOUR:
         raise picture.refuse(
-            f"is blank: its brightness runs from {colour.min():.2f} to {colour.max():.2f}",
-            "it holds no line",
-            "check the file; lines need contrast with the paper",
-        )
-    share = float((strength <= 0.1 * strength.max()).mean())
-    if share < LEAST_PAPER:
-        raise picture.refuse(
-            f"is {1 - share:.0%} line",
-            f"in a line drawing, {LEAST_PAPER:.0%} of the pixels or more are plain paper; this looks like a photo",
+            f"is no line drawing: {plain:.0%} of its pixels have the paper's colour, {beyond:.0%} lie beyond its "
+            f"brightness, {coloured:.0%} are in colour",
+            f"at least {LEAST_PAPER:.0%}, at most {MOST_BEYOND:.0%} and at most {MOST_COLOUR:.0%} are usual; this "
+            "looks like a photo or a painting",
             "trace its contours first, or choose the condition that fits the picture",
         )
+    if coloured > MUCH_COLOUR:
+        log.warning("%s: %.0f%% of its pixels are in colour; is it a line drawing?", picture.path, 100 * coloured)

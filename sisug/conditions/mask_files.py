@@ -165,13 +165,9 @@ def _unknown_colours(
     distance: np.ndarray,
 ) -> DataError:
     known = list(table)
-
-    def name(position: int) -> str:
-        number = table[known[position]]
-        return "don't-care" if number == labels.ignore else labels.classes[number]
-
+    names = ["don't-care" if number == labels.ignore else labels.classes[number] for number in table.values()]
     listed = ", ".join(
-        f"{_hex(colours[i])} ({counts[i]} px, nearest: {name(nearest_colour[i])} {_hex(known[nearest_colour[i]])}, "
+        f"{_hex(colours[i])} ({counts[i]} px, nearest: {names[nearest_colour[i]]} {_hex(known[nearest_colour[i]])}, "
         f"{distance[i]} away)"
         for i, _ in _most_frequent(np.arange(len(colours)), counts)
     )
@@ -185,7 +181,7 @@ def _unknown_colours(
         remedy += f"; or allow a tolerance of {needed}, which takes each as its nearest class"
     else:
         cause = "every pixel must have a class's colour: " + ", ".join(
-            f"{_hex(colour)} {name(position)}" for position, colour in enumerate(known)
+            f"{_hex(colour)} {name}" for colour, name in zip(known, names, strict=True)
         )
     return picture.refuse(
         f"has {int(counts.sum())} pixels in {len(colours)} colours that label set {labels.name!r} does not have: "

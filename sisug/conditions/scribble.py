@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from sisug.conditions.condition import Encoded
 from sisug.conditions.freehand import scale_of, share, smooth_noise, uniform, whole, wobble
@@ -93,7 +95,7 @@ class Scribble(LabelCondition):
         votes = F.avg_pool2d(self.from_mask(masks), reach, 1, reach // 2)
         return self.to_mask(votes)
 
-    def _kept(self, masks: Masks, lines: Masks, random: torch.Generator) -> torch.Tensor:
+    def _kept(self, masks: Masks, lines: Masks, random: torch.Generator) -> Bool[Tensor, "batch height width"]:
         """Where strokes stay: broken by patches of a share of its own for each sample, and without some classes."""
         patches = share(smooth_noise(random, 1, 7, masks), uniform(random, 0.4, 1.0, masks))[:, 0]
         drawn = torch.rand(len(masks), 256, generator=random, device=random.device).to(masks.device) >= SKIPPED
@@ -114,7 +116,7 @@ class Scribble(LabelCondition):
             )  # fmt: skip
 
 
-def _nearest(masks: Masks, size: tuple[int, int]) -> Masks:
+def _nearest(masks: Masks, size: tuple[int, int]) -> Int64[Tensor, "batch new_height new_width"]:
     if masks.shape[1:] == size:
         return masks
     # Class numbers are exact in float32, and "nearest-exact" takes the pixel at the centre.
