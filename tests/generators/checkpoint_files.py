@@ -15,7 +15,7 @@ import math
 import pickle
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,6 +182,12 @@ def random_model(
     if labels:
         d |= dict(perceptron(size, size))
     return Model(g, d, architecture, discriminator_architecture, clamp, half_blocks, labels, lr_multiplier)
+
+
+def large_model() -> Model:
+    """At the size of published generators of 256 px, with half of the largest ones' channels."""
+    channels = {4 << i: min(16384 // (4 << i), 512) for i in range(7)}
+    return random_model(256, channels=channels, z_dim=512, w_dim=512, layers=8)
 
 
 def averaging(model: Model) -> Model:
@@ -711,7 +717,7 @@ def write_rosinality(
     zipped: bool = True,
     discriminator: bool = True,
 ) -> Path:
-    """rosinality's `.pt`: by its converter (mean style), by its training (optimisers, settings), or a bare state."""
+    """Rosinality's `.pt`: by its converter (mean style), by its training (optimisers, settings), or a bare state."""
     g = state_dict(rosinality_generator(model.generator, noises=noises), prefix)
     trained = state_dict(rosinality_generator(averaging(model).generator, noises=noises), prefix)
     d = {"d": state_dict(rosinality_discriminator(model.discriminator), prefix)} if discriminator else {}
@@ -969,7 +975,7 @@ def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def write_native(path: Path, model: Model) -> Path:
-    """sisug's own format: NVIDIA's names, and a sidecar with the fingerprint; the file's name ends in .safetensors."""
+    """Sisug's own format: NVIDIA's names, and a sidecar with the fingerprint; the file's name ends in .safetensors."""
     path = path.with_suffix(".safetensors")
     write_safetensors(path, model)
     sidecar = {"format": "sisug generator, version 1: safetensors with NVIDIA's StyleGAN2 key names"}
@@ -1021,8 +1027,3 @@ WITH_DISCRIMINATOR = tuple(
     if name.startswith(("ada", "stylegan3", "rosinality", "tensorflow", "native", "safetensors"))
     and name not in {"rosinality-exported", "rosinality-no-discriminator", "rosinality-safetensors"}
 )
-
-
-def chosen(names: Iterable[str]) -> dict[str, Writer]:
-    """Some of the families."""
-    return {name: FAMILIES[name] for name in names}

@@ -31,7 +31,7 @@ def styles(
     label: int | None = None,
     lr_multiplier: float = 0.01,
 ) -> Tensor:
-    """w of every z: (batch, w_dim)."""
+    """W of every z: (batch, w_dim)."""
     x = _unit(z.double())
     if label is not None:
         embedded = _embedding(weights, label).expand(len(z), -1)

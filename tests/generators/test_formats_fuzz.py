@@ -1,4 +1,4 @@
-"""Mutated files of every family: an error of our own or a correct load, never another exception, never wrong silently."""
+"""Mutated files of every family: an error of ours or a correct load, never another exception, never wrong silently."""
 
 from __future__ import annotations
 

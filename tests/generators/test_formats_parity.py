@@ -75,15 +75,15 @@ def test_images_are_the_formulas_and_the_fingerprint_is_the_weights(tmp_path, fa
 
 
 @pytest.mark.parametrize("family", files.WITH_DISCRIMINATOR)
-@pytest.mark.parametrize("batch", [1, 8])
-def test_discriminators_give_the_formulas_logits(tmp_path, family, batch):
+def test_discriminators_give_the_formulas_logits(tmp_path, family):
     model = plain()
     discriminator = load_discriminator(FAMILIES[family](tmp_path / "file", model))
     assert discriminator is not None
-    images = torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-    expected = formula.logits(model.discriminator, images)
-    assert expected.abs().max() > 0.05
-    assert greatest(discriminator(images), expected) < TOLERANCE
+    for batch in (1, 8):
+        images = torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+        expected = formula.logits(model.discriminator, images)
+        assert expected.abs().max() > 0.05
+        assert greatest(discriminator(images), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["rosinality-exported", "torch-nvidia", "psp", "rosinality-no-discriminator"])
@@ -91,7 +91,7 @@ def test_files_without_a_discriminator_have_none(tmp_path, family):
     assert load_discriminator(FAMILIES[family](tmp_path / "file", plain())) is None
 
 
-@pytest.mark.parametrize("family", ["ada-3", "stylegan3", "rosinality-converted", "psp", "tensorflow-4", "genforce"])
+@pytest.mark.parametrize("family", ["ada-3", "rosinality-exported", "tensorflow-4", "genforce"])
 @pytest.mark.parametrize(("resolution", "layers"), [(32, 8), (64, 2)])
 def test_other_sizes_and_depths(tmp_path, family, resolution, layers):
     model = random_model(resolution, z_dim=8, w_dim=16, layers=layers, seed=resolution)
@@ -101,15 +101,20 @@ def test_other_sizes_and_depths(tmp_path, family, resolution, layers):
     assert load_network(tmp_path / "file").mapping.num_layers == layers
 
 
-def test_families_are_named(tmp_path):
-    model = plain()
-    titles = {name: read_source(write(tmp_path / name, model)).family.name for name, write in FAMILIES.items()}
-    expected = {"ada": "NVIDIA", "stylegan3": "STYLEGAN3", "rosinality": "ROSINALITY", "psp": "PSP"}
-    expected |= {"tensorflow": "TENSORFLOW", "genforce": "GENFORCE"}
-    for name, title in titles.items():
-        start = name.split("-")[0]
-        if start in expected:
-            assert title == expected[start], name
+@pytest.mark.parametrize(
+    ("family", "title"),
+    [
+        ("ada-2", "NVIDIA"),
+        ("stylegan3-no-settings", "STYLEGAN3"),
+        ("rosinality-trained", "ROSINALITY"),
+        ("psp", "PSP"),
+        ("tensorflow-2", "TENSORFLOW"),
+        ("genforce", "GENFORCE"),
+        ("safetensors", "NVIDIA_KEYS"),
+    ],
+)
+def test_families_are_named(tmp_path, family, title):
+    assert read_source(FAMILIES[family](tmp_path / "file", random_model(8))).family.name == title
 
 
 # --- orientation -----------------------------------------------------------------------------------------------------
@@ -156,10 +161,9 @@ def test_clamp_is_kept(tmp_path, family):
     assert_equal_to_formula(path, model)
 
 
-@pytest.mark.parametrize("family", STATEFUL)
-@pytest.mark.parametrize("half_blocks", [0, 2])
+@pytest.mark.parametrize(("family", "half_blocks"), [("ada-3", 2), ("stylegan3", 2), ("stylegan3-no-settings", 0)])
 def test_blocks_in_half_precision_are_named_and_computed_in_single(tmp_path, family, half_blocks):
-    model = random_model(32, half_blocks=half_blocks, clamp=256.0)
+    model = random_model(16, half_blocks=half_blocks, clamp=256.0)
     path = FAMILIES[family](tmp_path / "file", model)
     source = read_source(path)
     assert source.settings["num_fp16_res"] == half_blocks
@@ -173,16 +177,16 @@ def test_learning_rate_multiplier_of_the_mapping_network(tmp_path, family):
     assert_equal_to_formula(FAMILIES[family](tmp_path / "file", model), model)
 
 
-@pytest.mark.parametrize("family", ["ada-3", "stylegan3", "tensorflow-4", "torch-nvidia", "safetensors"])
+@pytest.mark.parametrize("family", ["ada-3", "tensorflow-4", "safetensors"])
 @pytest.mark.parametrize("architecture", ["resnet", "orig"])
 def test_other_architectures(tmp_path, family, architecture):
-    model = random_model(32, architecture=architecture, discriminator_architecture=architecture, seed=2)
+    model = random_model(16, architecture=architecture, discriminator_architecture=architecture, seed=2)
     path = FAMILIES[family](tmp_path / "file", model)
     assert_equal_to_formula(path, model)
     if family in files.WITH_DISCRIMINATOR:
         discriminator = load_discriminator(path)
         assert discriminator is not None
-        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+        images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
         assert greatest(discriminator(images), formula.logits(model.discriminator, images)) < TOLERANCE
 
 
@@ -195,8 +199,7 @@ def test_clamp_of_the_residual_architecture(tmp_path):
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["ada-3", "stylegan3", "tensorflow-4"])
-@pytest.mark.parametrize("label", [0, 2])
+@pytest.mark.parametrize(("family", "label"), [("ada-3", 0), ("ada-3", 2), ("stylegan3", 2), ("tensorflow-4", 2)])
 def test_class_conditional_generators_with_a_label(tmp_path, family, label):
     model = random_model(16, labels=3, seed=6)
     path = FAMILIES[family](tmp_path / "file", model)
@@ -207,7 +210,7 @@ def test_class_conditional_generators_with_a_label(tmp_path, family, label):
     assert greatest(other, formula.styles(model.generator, z, label=label)) > 0.1, "the class matters"
 
 
-@pytest.mark.parametrize("family", ["ada-3", "stylegan3"])
+@pytest.mark.parametrize("family", ["ada-3"])
 @pytest.mark.parametrize("label", [0, 2])
 def test_class_conditional_discriminators_with_a_label(tmp_path, family, label):
     model = random_model(16, labels=3, seed=6)
@@ -219,17 +222,16 @@ def test_class_conditional_discriminators_with_a_label(tmp_path, family, label):
     assert greatest(formula.logits(model.discriminator, images, label=1), expected) > 0.01, "the class matters"
 
 
-@pytest.mark.parametrize("family", ["ada-3", "stylegan3", "tensorflow-4"])
-@pytest.mark.parametrize("label", [None, 3, -1])
+@pytest.mark.parametrize(("family", "label"), [("ada-3", None), ("ada-3", 3), ("ada-3", -1), ("tensorflow-4", None)])
 def test_class_conditional_generators_ask_for_a_label_that_they_have(tmp_path, family, label):
     path = FAMILIES[family](tmp_path / "file", random_model(16, labels=3))
-    with pytest.raises(CheckpointError, match="label|class"):
+    with pytest.raises(CheckpointError, match=r"label|class"):
         load_generator(path, label=label)
 
 
 def test_a_label_for_a_generator_without_classes_is_refused(tmp_path):
     path = files.write_nvidia(tmp_path / "file", plain())
-    with pytest.raises(CheckpointError, match="label|class"):
+    with pytest.raises(CheckpointError, match=r"label|class"):
         load_generator(path, label=1)
 
 
