@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,18 @@ MUCH_COLOUR = 0.1
 """Share of pixels in colour from which a drawing is doubtful."""
 
 
-def contours(images: Images) -> Float[Tensor, "batch 1 height width"]:
-    """How steeply colours change, 1 for a step from black to white.
+def contours(images: Images, sigma: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 height width"]:
+    """How large the step between neighbouring colours is, 1 for black to white; highest in the middle of an edge.
 
     Sobel's filter in each colour channel, of which the steepest counts: neighbouring parts often differ in hue only.
 
     Args:
         images: RGB in [-1, 1].
+        sigma: how blurred each image's edges are, standard deviation in pixels; the gentler slopes are made up for.
     """
-    return spatial_gradient(images).square().sum(dim=2).amax(dim=1, keepdim=True).sqrt()
+    slope = spatial_gradient(images).square().sum(dim=2).amax(dim=1, keepdim=True).sqrt()
+    # A step of height 2 has slope 1 if it is sharp, and 2 / (sigma * sqrt(2 pi)) if it is blurred.
+    return slope * (1 + sigma.square() * math.pi / 2).sqrt()[:, None, None, None]
 
 
 def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:

@@ -36,7 +36,7 @@ WIDEST = 4
 SPUR = 6
 """Most pixels taken off the ends of strokes, at 64."""
 
-SKIPPED = 0.15
+SKIPPED = 0.1
 """Chance that a class gets no stroke."""
 
 
@@ -97,7 +97,7 @@ class Scribble(LabelCondition):
 
     def _kept(self, masks: Masks, lines: Masks, random: torch.Generator) -> Bool[Tensor, "batch height width"]:
         """Where strokes stay: broken by patches of a share of its own for each sample, and without some classes."""
-        patches = share(smooth_noise(random, 1, 7, masks), uniform(random, 0.4, 1.0, masks))[:, 0]
+        patches = share(smooth_noise(random, 1, 7, masks), uniform(random, 0.5, 1.0, masks))[:, 0]
         drawn = torch.rand(len(masks), 256, generator=random, device=random.device).to(masks.device) >= SKIPPED
         return patches & drawn.gather(1, lines.flatten(1)).view_as(lines)
 

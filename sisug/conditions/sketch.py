@@ -16,10 +16,19 @@ from sisug.conditions.thinning import thicken, thin
 from sisug.types import Images, Masks
 
 FINE_SIZE = 128
-"""Smaller images are enlarged to about this size to be drawn, so that lines lie where edges are and can be thin."""
+"""Sketches of smaller images are drawn at about this size, so that lines lie where edges are and can be thin."""
 
 SMOOTHING = 0.6
 """Strongest blur before contours are sought, standard deviation in pixels at 64."""
+
+WIDEST = 1.5
+"""Widest pen, pixels at 64."""
+
+WOBBLE = 0.4
+"""Largest standard deviation of lines from where they belong, pixels at 64."""
+
+MOST_GAPS = 0.12
+"""Largest share of a sketch's lines that is left out."""
 
 _PAPER, _PEN = 255, 0
 
@@ -39,28 +48,31 @@ class Sketch(Condition):
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
         factor = max(1, round(FINE_SIZE / max(images.shape[-2:])))
         largest = SMOOTHING * scale_of(images)
-        smooth = blur(images, uniform(random, 0.3 * largest, largest, images), largest)
-        fine = F.interpolate(smooth, scale_factor=factor, mode="bilinear", align_corners=False)
-        lines = _pen(fine, random)
-        return to_unit(F.avg_pool2d(lines, factor))
+        sigma = uniform(random, 0.3 * largest, largest, images)
+        slope = contours(blur(images, sigma, largest), sigma)
+        slope = F.interpolate(slope, scale_factor=factor, mode="bicubic", align_corners=False)
+        lines = to_unit(F.avg_pool2d(_pen(slope, random), factor))
+        # From pencil to ink: a power below 1 darkens thin lines.
+        return lines ** uniform(random, 0.4, 1.0, lines)[:, None, None, None]
 
     def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
         return read_lines(path, size)
 
 
-def _pen(images: Images, random: torch.Generator) -> Float[Tensor, "batch 1 height width"]:
-    scale = scale_of(images)
-    slope = contours(images)
+def _pen(
+    slope: Float[Tensor, "batch 1 height width"], random: torch.Generator
+) -> Float[Tensor, "batch 1 height width"]:
+    """Pen lines along the crests of a slope."""
+    scale = scale_of(slope)
     # Only crests count, else the slopes of neighbouring small parts run into one.
     reach = 2 * round(1.5 * scale) + 1
     crest = slope > F.avg_pool2d(slope, reach, 1, reach // 2, count_include_pad=False)
-    threshold = uniform(random, 0.02, 0.06, images)[:, None, None, None]
-    bands = torch.where((crest & (slope > threshold))[:, 0], _PEN, _PAPER)
-    middle = thin(bands, _PAPER)
-    widths = whole(random, 1, max(1, round(1.5 * scale)), images)
+    threshold = uniform(random, 0.04, 0.1, slope)[:, None, None, None]
+    middle = thin(torch.where((crest & (slope > threshold))[:, 0], _PEN, _PAPER), _PAPER)
+    widths = whole(random, 1, max(1, round(WIDEST * scale)), slope)
     lines = (thicken(middle, torch.zeros_like(middle), widths, _PAPER) == _PEN)[:, None].float()
-    off = smooth_noise(random, 2, 8, lines) * uniform(random, 0.0, 0.6 * scale, lines)[:, None, None, None]
-    lines = wobble(lines, off)
-    pressure = 1 - uniform(random, 0.0, 0.25, lines)[:, None, None, None] * smooth_noise(random, 1, 6, lines).abs()
-    kept = share(smooth_noise(random, 1, 16, lines), 1 - uniform(random, 0.0, 0.12, lines))
-    return lines * pressure.clamp(0.3, 1) * kept
+    offsets = smooth_noise(random, 2, 8, lines) * uniform(random, 0.0, WOBBLE * scale, lines)[:, None, None, None]
+    lines = wobble(lines, offsets)
+    lightness = smooth_noise(random, 1, 6, lines).abs() * uniform(random, 0.0, 0.25, lines)[:, None, None, None]
+    drawn = share(smooth_noise(random, 1, 16, lines), 1 - uniform(random, 0.0, MOST_GAPS, lines))
+    return lines * (1 - lightness).clamp_min(0.3) * drawn

@@ -166,10 +166,18 @@ def test_slopes_are_those_of_scipy() -> None:
         for image in channels
     ]
     expected = np.array(slopes).max(axis=1, keepdims=True)
-    np.testing.assert_allclose(contours(images).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(contours(images, torch.zeros(4)).numpy(), expected, atol=1e-5)
     step = torch.ones(1, 3, 8, 8)
     step[..., :4] = -1
-    assert contours(step).max() == pytest.approx(1)
+    assert contours(step, torch.zeros(1)).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sigma", [1.5, 3.0])
+def test_blurred_steps_count_as_sharp_ones(sigma: float) -> None:
+    step = torch.ones(1, 3, 64, 64)
+    step[..., :32] = -1
+    blurred = torch.from_numpy(ndimage.gaussian_filter(step.numpy(), (0, 0, sigma, sigma), mode="nearest"))
+    assert contours(blurred, torch.tensor([sigma])).max() == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", [Edges(), Edges(detector="canny"), Sketch()])
