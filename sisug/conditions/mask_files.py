@@ -15,8 +15,11 @@ log = logging.getLogger(__name__)
 
 WHITE = (255, 255, 255)
 
-MANY_COLOURS = 256
-"""More unknown colours than this are no slip of the brush. Our choice."""
+MANY_COLOURS = 64
+"""More unknown colours or values than this are no slip of the brush. Our choice."""
+
+SLIGHT = 16
+"""Unknown colours up to this far from a class's are worth a tolerance, per channel. Our choice."""
 
 LISTED = 6
 """Values named in a message; the rest is counted."""
@@ -31,8 +34,8 @@ def read_mask(path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blan
     - RGB or RGBA: each colour is a class's, exactly or within ``tolerance``; magenta (``IGNORE_COLOUR``) and wholly
       transparent pixels are don't-care; half-transparent ones are refused.
     - Palette: paint programs reorder palettes as they save, so colours win. If any colour in use is the label set's
-      (at another number than its class), the file is read by colours, as RGB. If none is, it is an index picture:
-      the palette is only for show and the stored numbers are class numbers.
+      (at another number than its class), the file is read by colours, as RGB. Otherwise it is an index picture: the
+      palette is only for show and the stored numbers are class numbers; a warning says so where colours differ.
 
     Args:
         path: a PNG, or any other format that Pillow reads.
@@ -85,15 +88,7 @@ def _palette_is_meant(
     distance = np.abs(colours[:, None, :3] - known).max(axis=2)
     recognised = (distance.min(axis=1) <= tolerance) & (colours[:, 3] > 0)
     agrees = values[distance.argmin(axis=1)] == used
-    if (recognised & ~agrees).any():
-        return True
-    if not (recognised | (colours[:, 3] == 0)).all():
-        log.warning(
-            "%s: its palette is not that of label set %r, so its stored numbers are taken as class numbers (%s). "
-            "If its colours are meant, save it as RGB",
-            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in used if n < labels.num_classes),
-        )  # fmt: skip
-    return False
+    return bool((recognised & ~agrees).any())
 
 
 def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
@@ -106,15 +101,31 @@ def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
     if not known.all():
         values, counts = np.unique(numbers[~known], return_counts=True)
         listed = ", ".join(f"{v} ({n} px)" for v, n in _most_frequent(values, counts))
+        more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
         kind = "stored numbers" if picture.image.mode == "P" else "grey values"
         raise picture.refuse(
-            f"has {len(values)} {kind} that are no class of label set {labels.name!r}: {listed}",
+            f"has {int(counts.sum())} pixels with {kind} that are no class of label set {labels.name!r}: "
+            f"{listed}{more}",
             f"the numbers 0 to {labels.num_classes - 1} are classes ({', '.join(labels.classes)}), "
             f"{labels.ignore} is don't-care"
-            + ("; so many values are those of a photo or a drawing in grey" if len(values) > 64 else ""),
+            + ("; so many values are those of a photo or a drawing in grey" if len(values) > MANY_COLOURS else ""),
             "save class numbers, or paint in the label set's colours and save as RGB",
         )
+    if picture.image.mode == "P":
+        _say_if_colours_differ(picture, labels, numbers)
     return numbers
+
+
+def _say_if_colours_differ(picture: Picture, labels: LabelSet, numbers: np.ndarray) -> None:
+    meant = np.zeros((256, 3), np.uint8)
+    meant[: labels.num_classes] = labels.palette
+    labelled = numbers != labels.ignore
+    if (rgba(picture)[..., :3] != meant[numbers])[labelled].any():
+        log.warning(
+            "%s: its palette is not that of label set %r, so its stored numbers are taken as class numbers (%s). "
+            "If its colours are meant, save it as RGB",
+            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in np.unique(numbers[labelled])),
+        )  # fmt: skip
 
 
 def _by_colour(
@@ -176,16 +187,17 @@ def _unknown_colours(
     needed = int(distance.max())
     if len(colours) > MANY_COLOURS:
         cause = f"{len(colours):,} colours are those of a photo, a JPEG or a soft-edged drawing, not of a mask"
-    elif needed <= 32:
+    elif needed <= SLIGHT:
         cause = "the colours are near those of classes: a soft brush, smooth scaling or a lossy format changes them"
         remedy += f"; or allow a tolerance of {needed}, which takes each as its nearest class"
     else:
         cause = "every pixel must have a class's colour: " + ", ".join(
             f"{_hex(colour)} {name}" for colour, name in zip(known, names, strict=True)
         )
+    plural = "s" if len(colours) > 1 else ""
     return picture.refuse(
-        f"has {int(counts.sum())} pixels in {len(colours)} colours that label set {labels.name!r} does not have: "
-        f"{listed}{more}",
+        f"has {int(counts.sum())} pixels in {len(colours)} colour{plural} that label set {labels.name!r} does not "
+        f"have: {listed}{more}",
         cause,
         remedy,
     )

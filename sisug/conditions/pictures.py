@@ -108,7 +108,7 @@ def check_mode(picture: Picture, also: tuple[str, ...] = ()) -> None:
     if picture.image.mode not in (*READABLE_MODES, *also):
         raise picture.refuse(
             f"has the colour model {picture.image.mode}",
-            f"conditions are read from {', '.join((*READABLE_MODES, *also))}",
+            "its numbers do not say what is seen on screen; those of grey, palette, RGB and RGBA pictures do",
             "convert it to RGB or grey with 8 bits a channel, and save it as PNG",
         )
 

@@ -141,7 +141,7 @@ def test_photos_are_recognised(png: Path) -> None:
 
 
 def test_grey_values_beyond_the_classes_are_listed(png: Path) -> None:
-    with pytest.raises(DataError, match=r"2 grey values .*: 9 \(3 px\), 3 \(1 px\)"):
+    with pytest.raises(DataError, match=r"4 pixels with grey values .*: 9 \(3 px\), 3 \(1 px\)"):
         SEG.load(write(png, np.array([[9, 9, 0], [9, 3, 1], [0, 0, 0]], np.uint8)), 4)
 
 
