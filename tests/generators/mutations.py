@@ -222,7 +222,7 @@ def names_mutated(family: str, draw: random.Random) -> tuple[str, int, bool, Cal
         table[key], table[other] = table[other], table[key]
         return f"swapped {key} and {other}", 2, False, lambda path: write(path, content)
     if kind == "extra":
-        table[f"{key}.more"] = value
+        table[f"{key}.more"] = value.detach().clone() if isinstance(value, Tensor) else value.copy()
         return f"added {key}.more", 0, False, lambda path: write(path, content)
     tensor = value if isinstance(value, Tensor) else torch.from_numpy(value)
     changed = {

@@ -217,13 +217,18 @@ def bombs() -> dict[str, bytes]:
     out["nested dicts"] = whole(b"}" + b"K\x01}" * 50_000 + b"s" * 50_000)
     doubled = b")" + b"2\x86" * 60
     out["hash of doubled tuples"] = whole(b"}" + doubled + b"Ns")
+    kept = b")q\x00" + b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+    out["hash of tuples that are kept and doubled"] = whole(b"}" + kept + b"Ns")
+    fetched = b")\x94" + b"".join(b"0h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94" for i in range(60))
+    out["hash of tuples that are fetched and doubled"] = whole(b"}" + fetched + b"Ns")
     out["set of doubled tuples"] = whole(call(name("builtins", "set"), b"](" + doubled + b"e"))
     out["frozenset of doubled tuples"] = whole(b"(" + doubled + b"\x91")
     laughs = _laughs(12)
     out["list of lists, as a whole"] = whole(laughs)
-    out["list of lists, as a size"] = state_of(
+    sized = state_of(
         call(name("torch._utils", "_rebuild_tensor_v2"), storage_reference(1), b"K\x00", laughs + b"\x85", b"K\x01\x85")
     )
+    out["list of lists, as a size"] = legacy(sized, ("0",), struct.pack("<q", 1) + bytes(4))
     out["list of lists, as a key"] = legacy(state_of(_storage_with(laughs)), ("0",))
     meta = b"}(" + text("state") + b"}" + text("class_name") + laughs + b"u"
     made = call(name(files.PERSISTENT.module, files.PERSISTENT.name), meta)
@@ -323,6 +328,13 @@ def tensors() -> dict[str, bytes]:
         body = state_of(tensor(storage_reference(elements), offset, size, stride))
         out[f"{title} (legacy)"] = legacy(body, ("0",), four)
         out[f"{title} (zip)"] = archive(body, {"0": bytes(16)})
+    sound = tensor(storage_reference(4), 0, (4,), (1,))
+    for title, entry, value in [
+        ("shape", "shape", b"(" + number(1 << 30) + b"t"),
+        ("steps", "stride", number(-1) + b"\x85"),
+    ]:
+        body = state_of(sound + b"}" + text(entry) + value + b"\x85sb")
+        out[f"other {title} afterwards"] = legacy(body, ("0",), four)
     for power in (30, 40, 60, 62):
         body = state_of(tensor(storage_reference(1 << power), 0, (4,), (1,)))
         out[f"storage of 2**{power} (legacy)"] = legacy(body, ("0",), struct.pack("<q", 1 << power) + bytes(16))
