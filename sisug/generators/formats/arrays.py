@@ -14,8 +14,15 @@ from torch import Tensor
 MOST_DIMENSIONS = 8
 
 
+class Sealed:
+    """What a file can make, but not change afterwards: checks hold for good."""
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a state for a tensor")
+
+
 @dataclass(frozen=True)
-class StorageType:
+class StorageType(Sealed):
     """Type of the elements of a storage, which files name as a class of torch.
 
     Args:
@@ -64,7 +71,7 @@ _NUMPY = {
 
 
 @dataclass(eq=False)
-class LazyStorage:
+class LazyStorage(Sealed):
     """Elements of a storage: how many, and a call that gives their bytes.
 
     Args:
@@ -106,7 +113,7 @@ def from_bytes(content: bytes | memoryview, dtype: torch.dtype, elements: int) -
 
 
 @dataclass(frozen=True, eq=False)
-class LazyTensor:
+class LazyTensor(Sealed):
     """A tensor that a file describes, not read yet.
 
     Args:
@@ -150,9 +157,12 @@ def rebuild_tensor(storage: object, offset: object, size: object, stride: object
         raise pickle.UnpicklingError("a tensor with a step for some of its sizes only")
     elements = math.prod(shape)
     last = start + sum((size - 1) * step for size, step in zip(shape, steps, strict=True))
-    # A step of 0 would make much of little.
-    if elements and (any(step == 0 and size > 1 for size, step in zip(shape, steps, strict=True))):
-        raise pickle.UnpicklingError("a tensor that repeats its elements")
+    # Elements that are used twice would make much of little.
+    reach = 0
+    for step, size in sorted((step, size) for size, step in zip(shape, steps, strict=True) if size > 1):
+        if elements and step <= reach:
+            raise pickle.UnpicklingError("a tensor that repeats its elements")
+        reach += (size - 1) * step
     if elements and storage.dtype is not None and last >= storage.elements:
         raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches outside of {storage.elements:,} elements")
     return LazyTensor(storage, start, shape, steps)
@@ -163,7 +173,8 @@ def _numbers(values: object) -> tuple[int, ...]:
         raise pickle.UnpicklingError("sizes that are no list of a few numbers")
     for value in values:
         if type(value) is not int or not 0 <= value < 2**40:
-            raise pickle.UnpicklingError(f"a size of {str(value)[:50]}")
+            shown = value if type(value) is int and abs(value) < 2**64 else type(value).__name__
+            raise pickle.UnpicklingError(f"a size of {shown}")
     return tuple(values)
 
 
@@ -179,7 +190,7 @@ def rebuild_parameter(data: object, *_: object) -> LazyTensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Latin1:
+class Latin1(Sealed):
     """Bytes that Python 3 wrote in Python 2's protocol, as text; decoded when they are needed.
 
     Args:
@@ -190,7 +201,7 @@ class Latin1:
 
     def encoded(self) -> bytes:
         """The bytes."""
-        return self.text.encode("latin1")
+        return _latin1_bytes(self.text)
 
 
 def latin1(text: object, encoding: object = "latin1") -> Latin1:
@@ -204,6 +215,13 @@ def latin1(text: object, encoding: object = "latin1") -> Latin1:
     return Latin1(text)
 
 
+def _latin1_bytes(text: str) -> bytes:
+    try:
+        return text.encode("latin1")
+    except UnicodeEncodeError:
+        raise pickle.UnpicklingError("bytes that are written as text hold characters beyond a byte") from None
+
+
 def bytes_of(content: object) -> bytes:
     """Bytes, in whatever way a pickle wrote them.
 
@@ -213,7 +231,7 @@ def bytes_of(content: object) -> bytes:
     if isinstance(content, Latin1):
         return content.encoded()
     if isinstance(content, str):  # Python 2 had one type for both
-        return content.encode("latin1")
+        return _latin1_bytes(content)
     if isinstance(content, (bytes, bytearray)):
         return bytes(content)
     raise pickle.UnpicklingError("bytes were expected")

@@ -97,7 +97,7 @@ def _tree(path: Path, file: Any, content: memoryview) -> Any:
         weights = safe_open(path, framework="pt")
         names: list[str] = list(weights.keys())  # type: ignore[no-untyped-call]
         return {name: SafetensorsTensor(weights, name) for name in names}
-    if start[0] == 0x80 and start[1] <= pickle.HIGHEST_PROTOCOL:
+    if start[:1] == b"\x80" and start[1:2] <= bytes([pickle.HIGHEST_PROTOCOL]):
         return read_pickle(content)[0]
     for mark, what in OTHER_FILES.items():
         if start.lstrip().startswith(mark) or (mark == b"ustar" and bytes(content[257:262]) == mark):

@@ -222,16 +222,20 @@ def _mean_style(tree: Any, where: str) -> Tensor | None:
     return rows[0].clone() if bool(rows.eq(rows[0]).all()) else None
 
 
-def _state_dicts(tree: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dictionary in a tree that holds tensors, with where it lies."""
-    if not isinstance(tree, dict) or depth > MOST_DEPTH:
+def _state_dicts(
+    tree: Any, place: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dictionary in a tree that holds tensors, with where it lies; one that lies in several places once."""
+    seen = set() if seen is None else seen
+    if not isinstance(tree, dict) or depth > MOST_DEPTH or id(tree) in seen:
         return
+    seen.add(id(tree))
     tensors = _tensors_of(tree)
     if tensors:
         yield place, tensors
     for name, part in tree.items():
         if isinstance(part, dict):
-            yield from _state_dicts(part, f"{place}.{name}", depth + 1)
+            yield from _state_dicts(part, f"{place}.{name}", depth + 1, seen)
 
 
 def _tensors_of(tree: Any) -> dict[str, Any]:

@@ -16,15 +16,21 @@ from sisug.generators.formats.source import Renamed, State
 
 MOST_DEPTH = 8
 """Modules within modules: a generator has four levels."""
+MOST_MODULES = 5000
+"""A network of 1024 px has a few hundred; a module that lies in many others would be visited without end."""
 
 
-def module_tensors(module: PersistentObject, prefix: str = "", depth: int = 0) -> dict[str, AnyTensor]:
+def module_tensors(
+    module: PersistentObject, prefix: str = "", depth: int = 0, visited: list[str] | None = None
+) -> dict[str, AnyTensor]:
     """Parameters and buffers of a module and those within it, by name.
 
     Raises:
         CheckpointError: modules lie in one another without end.
     """
-    if depth > MOST_DEPTH:
+    visited = [] if visited is None else visited
+    visited.append(prefix)
+    if depth > MOST_DEPTH or len(visited) > MOST_MODULES:
         raise CheckpointError(
             "the file's modules lie in one another without end", "no network does that", "get the file again"
         )
@@ -35,7 +41,7 @@ def module_tensors(module: PersistentObject, prefix: str = "", depth: int = 0) -
                 found[f"{prefix}{name}"] = value
     for name, part in _items(module, "_modules"):
         if isinstance(part, PersistentObject):
-            found |= module_tensors(part, f"{prefix}{name}.", depth + 1)
+            found |= module_tensors(part, f"{prefix}{name}.", depth + 1, visited)
     return found
 
 
@@ -67,15 +73,14 @@ def settings(module: PersistentObject, where: str) -> dict[str, Any]:
             activation = part(module, f"synthesis.b{size}.{name}").get("activation", "lrelu")
             if activation != "lrelu":
                 raise CheckpointError(
-                    f"{where} has the activation {activation!r}",
+                    f"{where} has another activation than lrelu",
                     "sisug's StyleGAN2 has leaky ReLUs",
                     "give another file",
                 )
     half = [size for size in sizes if part(module, f"synthesis.b{size}").get("use_fp16") is True]
-    clamp, multiplier = layer.get("conv_clamp"), part(module, "mapping.fc0").get("bias_gain")
     return {
-        "mapping_lr_mul": multiplier if isinstance(multiplier, (int, float)) and multiplier > 0 else 0.01,
-        "conv_clamp": clamp if isinstance(clamp, (int, float)) and clamp > 0 else None,
+        "mapping_lr_mul": part(module, "mapping.fc0").get("bias_gain"),
+        "conv_clamp": layer.get("conv_clamp"),
         "num_fp16_res": len(half),
     }
 

@@ -34,6 +34,8 @@ def generator_tensors(state: State, where: str) -> dict[str, Tensor]:
         for part in ("weight", "bias"):
             renamed.take(f"style.{layer}.{part}", f"mapping.fc{layer - 1}.{part}")
     renamed.take("input.input", "synthesis.b4.const", first)
+    if "latent_avg" in renamed:  # in files without room for it beside the weights
+        renamed.take("latent_avg", "mapping.w_avg", flat)
     blocks = sum(1 for name in state if re.fullmatch(r"to_rgbs\.\d{1,5}\.bias", name))
     kernel = _filter(renamed, blocks)
     _convolution(renamed, "conv1", "synthesis.b4.conv1", "noises.noise_0", kernel)

@@ -4,6 +4,7 @@ missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 
 from sisug.errors import CheckpointError
+from sisug.generators.formats.arrays import LazyTensor
 from sisug.generators.formats.containers import AnyTensor
+
+MOST_SHARED = 1_000_000
+"""Elements that tensors may share before it is taken for an attack."""
 
 State = Mapping[str, AnyTensor]
 """Tensors by name, none of them read yet."""
@@ -81,8 +86,8 @@ def checked_settings(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, value in found.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6
         if value is not None and not (number and (name == "num_fp16_res" or value > 0)):
-            raise CheckpointError(f"{where}: {name} is {str(value)[:50]!r}", "it must be a positive number",
-                                  "restore the file")  # fmt: skip
+            shown = f"{value!r:.50}" if isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
+            raise CheckpointError(f"{where}: {name} is {shown}", "it must be a positive number", "restore the file")
     found["num_fp16_res"] = min(int(found["num_fp16_res"] or 0), MOST_BLOCKS)
     return found
 
@@ -99,6 +104,15 @@ class Renamed:
         self.state, self.where = state, where
         self.tensors: dict[str, Tensor] = {}
         self.left = set(state)
+        # Tensors of one storage that are read one by one would make much of little.
+        lazy = [tensor for tensor in state.values() if isinstance(tensor, LazyTensor)]
+        held = sum(storage.elements for storage in {id(tensor.storage): tensor.storage for tensor in lazy}.values())
+        if sum(math.prod(tensor.shape) for tensor in lazy) > 2 * held + MOST_SHARED:
+            raise CheckpointError(
+                f"{where} has {len(lazy):,} tensors of {held:,} numbers in all",
+                "they are the same numbers again and again, which no network's are",
+                "give the file as its trainer wrote it",
+            )
 
     def __contains__(self, name: object) -> bool:
         return name in self.state

@@ -67,6 +67,8 @@ def described(pid: object) -> tuple[str, torch.dtype, int]:
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
         raise pickle.UnpicklingError("it refers to something that is no storage")
     key, elements = pid[2], pid[4]
+    if not isinstance(key, (str, int)):
+        raise pickle.UnpicklingError("a storage without a name")
     if type(elements) is not int or not 0 <= elements < 2**40:
         raise pickle.UnpicklingError("a storage without a size")
     if len(pid) > 5 and pid[5] is not None:
