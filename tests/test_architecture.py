@@ -127,7 +127,8 @@ def test_experiment_parses_as_its_header_says(
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=name_of)
-def test_benchmarks_find_what_they_import(path: Path) -> None:
+def test_benchmarks_find_what_they_import(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(path.parent))  # as Python does for a script
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem.replace('-', '_')}", path)
     assert spec is not None
     assert spec.loader is not None

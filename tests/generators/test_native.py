@@ -96,7 +96,10 @@ def change(path, tmp_path, edit):
     [
         (lambda t: t.pop("synthesis.b8.conv0.bias"), "missing synthesis.b8.conv0.bias"),
         (lambda t: t.pop("synthesis.b8.conv1.weight"), "synthesis.b8.conv1.weight' is missing"),
-        (lambda t: t.update({"synthesis.b8.skip.weight": torch.zeros(1)}), r"synthesis.b8.skip.weight has shape \(1,\)"),
+        (
+            lambda t: t.update({"synthesis.b8.skip.weight": torch.zeros(1)}),
+            r"synthesis.b8.skip.weight has shape \(1,\)",
+        ),
         (lambda t: t.update({"synthesis.b8.torgb.bias": torch.zeros(4)}), "has shape"),
         (lambda t: t["mapping.fc0.weight"].fill_(float("nan")), "mapping.fc0.weight is not finite"),
         (lambda t: [t.pop(k) for k in list(t) if k.startswith("mapping")], "its mapping network is missing"),

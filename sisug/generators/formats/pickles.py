@@ -10,12 +10,14 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from sisug.errors import CheckpointError
 from sisug.generators.formats.arrays import (
     Latin1,
     LazyStorage,
+    NumpyArray,
+    NumpyDtype,
     StorageType,
     array_from_buffer,
     empty_array,
@@ -28,14 +30,19 @@ from sisug.generators.formats.arrays import (
 
 MOST_OPCODES = 500_000
 """An opcode of one byte can make an object of a hundred; files of three 1024 px networks have 60,000."""
-MOST_TUPLES = 20_000
-"""Nested tuples as a key would overflow the stack of Python's hash; files have a few thousand, not nested."""
 
 
 class PickledDict(dict[Any, Any]):
     """Stands for OrderedDict and dnnlib's EasyDict."""
 
     __slots__ = ()
+
+    def __init__(self, pairs: object = ()) -> None:
+        super().__init__()
+        if not isinstance(pairs, (list, tuple)) or any(type(p) not in (list, tuple) or len(p) != 2 for p in pairs):
+            raise pickle.UnpicklingError("a dictionary of something that is no list of pairs")
+        for key, value in pairs:
+            self[_plain(key)] = value
 
     def __setstate__(self, state: object) -> None:
         """Attributes of the dictionary itself are of no use here."""
@@ -53,7 +60,8 @@ class PersistentObject:
     def __init__(self, meta: object) -> None:
         if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
             raise pickle.UnpicklingError("a persistent object without a state")
-        self.class_name = str(meta.get("class_name"))
+        class_name = meta.get("class_name")
+        self.class_name = class_name if isinstance(class_name, str) else ""
         self.state: Mapping[str, Any] = meta["state"]
 
     def __setstate__(self, state: object) -> None:
@@ -98,7 +106,7 @@ def _bytes(*arguments: object) -> bytes | Latin1:
 def _set(items: object = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError("a set of something that is no list")
-    return set(items)
+    return {_plain(item) for item in items}
 
 
 def _size(items: object = ()) -> tuple[Any, ...]:
@@ -141,19 +149,29 @@ STAND_INS: dict[str, Callable[..., Any]] = {
 """What a file may name, and what stands for it here."""
 
 
-class _Reader(pickle.Unpickler):
-    """Python's unpickler with stand-ins for all it may name.
+STATEFUL = (PickledDict, PersistentObject, TensorFlowNetwork, Arguments, NumpyDtype, NumpyArray)
+"""Stand-ins that take a state after they were made."""
+
+
+class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave out
+    """Python's own unpickler in Python, with stand-ins for all that a file may name, and without what runs things.
 
     Args:
         content: the pickle.
         storage_of: makes a storage from its description, in files that keep storages outside of the pickle.
     """
 
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
     def __init__(self, content: bytes | memoryview, storage_of: Callable[[object], LazyStorage] | None) -> None:
-        super().__init__(_Bytes(content), encoding="latin1")
+        super().__init__(io.BufferedReader(_Bytes(content)), encoding="latin1")  # calls Python less often
         self.storage_of = storage_of
 
     def find_class(self, module: str, name: str, /) -> Any:
+        """The stand-in of a class or function; any other is refused by name."""
         full = f"{module}.{name}"
         if full in STAND_INS:
             return STAND_INS[full]
@@ -167,9 +185,98 @@ class _Reader(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: object, /) -> Any:
+        """A storage that lies outside of the pickle."""
         if self.storage_of is None:
             raise pickle.UnpicklingError("it refers to something outside of itself")
         return self.storage_of(pid)
+
+    def load_reduce(self) -> None:
+        """Call a stand-in; nothing else can be called."""
+        arguments, call = self.stack.pop(), self.stack[-1]
+        if not any(call is known for known in STAND_INS.values()) or not isinstance(arguments, tuple):
+            raise pickle.UnpicklingError("it calls something that cannot be called")
+        self.stack[-1] = call(*arguments)
+
+    def load_newobj(self) -> None:
+        """Make an object of a stand-in's class."""
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, type) or not any(kind is known for known in STAND_INS.values()) or arguments != ():
+            raise pickle.UnpicklingError("it makes an object of something that is no class")
+        self.append(kind())
+
+    def load_build(self) -> None:
+        """Give a stand-in its state."""
+        state, made = self.stack.pop(), self.stack[-1]
+        if not isinstance(made, STATEFUL):
+            raise pickle.UnpicklingError("it gives a state to something that has none")
+        made.__setstate__(state)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _put(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        _put(self.stack[-1], items)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        made: dict[Any, Any] = {}
+        _put(made, items)
+        self.append(made)
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        target = self.stack[-1]
+        if type(target) is not set:
+            raise pickle.UnpicklingError("it adds items to something that is no set")
+        target |= _set(items)
+
+    def load_append(self) -> None:
+        self._extend([self.stack.pop()])
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise pickle.UnpicklingError("it adds items to something that is no list")
+        self.stack[-1].extend(items)
+
+    def refuse(self) -> None:
+        """What no file of a known family has."""
+        raise pickle.UnpicklingError("it makes objects in a way that no StyleGAN2 file does")
+
+
+for _opcode_bytes, _load in {
+    pickle.REDUCE: _Reader.load_reduce,
+    pickle.NEWOBJ: _Reader.load_newobj,
+    pickle.BUILD: _Reader.load_build,
+    pickle.SETITEM: _Reader.load_setitem,
+    pickle.SETITEMS: _Reader.load_setitems,
+    pickle.DICT: _Reader.load_dict,
+    pickle.ADDITEMS: _Reader.load_additems,
+    pickle.APPEND: _Reader.load_append,
+    pickle.APPENDS: _Reader.load_appends,
+    **dict.fromkeys((pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.FROZENSET), _Reader.refuse),
+}.items():
+    _Reader.dispatch[_opcode_bytes[0]] = _load
+
+
+def _put(target: object, items: list[Any]) -> None:
+    """Entries of a dictionary, keys and values in turns."""
+    if type(target) not in (dict, PickledDict) or len(items) % 2:
+        raise pickle.UnpicklingError("it gives entries to something that is no dictionary")
+    assert isinstance(target, dict)
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        target[_plain(key)] = value
+
+
+def _plain(key: object) -> object:
+    """A key that is quick to compare: a tuple of tuples could take for ever."""
+    if type(key) not in (str, int, float, bool, bytes, type(None)):
+        raise pickle.UnpicklingError("a key that is neither text nor a number")
+    return key
 
 
 class _Bytes(io.RawIOBase):
@@ -178,24 +285,15 @@ class _Bytes(io.RawIOBase):
     def __init__(self, content: bytes | memoryview) -> None:
         self.view, self.at = memoryview(content), 0
 
+    def readable(self) -> bool:
+        return True
+
     def readinto(self, buffer: Any, /) -> int:
         target = memoryview(buffer).cast("B")
         part = self.view[self.at : self.at + len(target)]
         target[: len(part)] = part
         self.at += len(part)
         return len(part)
-
-    def read(self, size: int = -1, /) -> bytes:
-        end = len(self.view) if size < 0 else self.at + size
-        part = bytes(self.view[self.at : end])
-        self.at += len(part)
-        return part
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        end = find(self.view, self.at) + 1
-        part = bytes(self.view[self.at : end or len(self.view)])
-        self.at += len(part)
-        return part
 
 
 def read_pickle(
@@ -247,7 +345,6 @@ for _opcode in pickletools.opcodes:
         _COUNTED[_code] = _bytes_of_length[_length]
 
 _STOP, _PUT, _LONG_BINPUT, _FRAME = ord("."), ord("p"), ord("r"), 0x95
-_TUPLES = frozenset(b"t\x85\x86\x87")
 _EXTENSIONS = frozenset(b"\x82\x83\x84\x97\x98")
 
 
@@ -258,15 +355,13 @@ def checked_end(content: bytes | memoryview) -> int:
         pickle.UnpicklingError: it is damaged, or would take more memory than it has bytes for.
     """
     view = memoryview(content)
-    total, at, opcodes, tuples = len(view), 0, 0, 0
+    total, at, opcodes = len(view), 0, 0
     while at < total:
         code = view[at]
         opcodes += 1
         if code == _STOP:
             return at + 1
-        if code in _TUPLES:
-            tuples += 1
-        if opcodes > MOST_OPCODES or tuples > MOST_TUPLES:
+        if opcodes > MOST_OPCODES:
             raise pickle.UnpicklingError("it has more parts than any StyleGAN2 file")
         if code in _EXTENSIONS:
             raise pickle.UnpicklingError("it refers to Python's registry of extensions")

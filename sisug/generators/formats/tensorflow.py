@@ -46,19 +46,15 @@ def settings(network: TensorFlowNetwork) -> dict[str, Any]:
     for name, expected in {"nonlinearity": "lrelu", "act": "lrelu", "mapping_nonlinearity": "lrelu"}.items():
         if known.get(name, expected) != expected:
             raise CheckpointError(
-                f"the generator has {name} {known[name]!r}", "sisug's StyleGAN2 has leaky ReLUs", "give another file"
+                f"the generator has another {name} than {expected}",
+                "sisug's StyleGAN2 has no other",
+                "give another file",
             )
     return {
-        "mapping_lr_mul": _positive(known.get("mapping_lrmul"), 0.01),
-        "conv_clamp": _positive(known.get("conv_clamp"), None),
-        "num_fp16_res": int(_positive(known.get("num_fp16_res"), 0) or 0),
+        "mapping_lr_mul": known.get("mapping_lrmul"),
+        "conv_clamp": known.get("conv_clamp"),
+        "num_fp16_res": known.get("num_fp16_res"),
     }
-
-
-def _positive(value: object, default: float | None) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6:
-        return value
-    return default
 
 
 def is_stylegan1(state: State) -> bool:
