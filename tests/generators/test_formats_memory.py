@@ -14,8 +14,9 @@ FAMILIES = ("ada-3", "stylegan3", "rosinality-exported", "rosinality-trained", "
 FAMILIES += ("tensorflow-4", "genforce", "torch-nvidia", "native")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def process() -> Iterator[LoadingProcess]:
+    """One for each file: memory that an earlier one gave back would not show."""
     running = LoadingProcess(patience=120.0)
     yield running
     running.end()
