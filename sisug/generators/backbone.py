@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sisug.errors import ConfigError
+from sisug.generators.fingerprint import fingerprint as fingerprint_of
 from sisug.generators.stylegan2 import Generator
 
 Backbone = TypeVar("Backbone", bound="GeneratorBackbone")
@@ -29,6 +30,18 @@ class Features(NamedTuple):
     rgb: Float[Tensor, "batch 3 height width"]
 
 
+class Pyramid(NamedTuple):
+    """All that a generator knows about an image.
+
+    Args:
+        maps: features after the last convolution of every block, from 4 px up.
+        image: in [-1, 1] (a generator may overshoot).
+    """
+
+    maps: list[Float[Tensor, "batch map_channel map_height map_width"]]
+    image: Float[Tensor, "batch 3 height width"]
+
+
 class GeneratorBackbone(nn.Module, ABC):
     """An unconditional generator G = G2(G1(.)), always frozen and in evaluation mode (paper, Fig. 2: both halves carry
     a snowflake).
@@ -41,7 +54,6 @@ class GeneratorBackbone(nn.Module, ABC):
         num_ws: styles an image takes.
         z_dim: size of a latent.
         w_dim: size of a style.
-        fingerprint: SHA-256 of the weights, which checkpoints of later stages name.
         source: file or preset that the weights came from.
     """
 
@@ -52,8 +64,12 @@ class GeneratorBackbone(nn.Module, ABC):
     num_ws: int
     z_dim: int
     w_dim: int
-    fingerprint: str
     source: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, which checkpoints of later stages name."""
 
     @abstractmethod
     def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
@@ -72,6 +88,10 @@ class GeneratorBackbone(nn.Module, ABC):
         """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to
         the bit.
         """
+
+    @abstractmethod
+    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
+        """Features of every resolution and the image, in float32: what few-shot segmenters read."""
 
     @abstractmethod
     def first_style(self, resolution: int) -> int:
@@ -111,7 +131,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
         generator: network with trained weights.
         split: resolution at which it is cut; None takes half the image's resolution, 64 px at most (the paper's figures
             show 64).
-        fingerprint: SHA-256 of the weights.
+        fingerprint: SHA-256 of the weights; None computes it when it is first asked for.
         source: file or preset that the weights came from.
         precision: type in which G2's blocks compute, those above the split: "fp32"; "bf16"; or "fp16", in which only
             the finest resolutions compute that the file was trained with (`Generator.num_fp16_res`, never below 8 px),
@@ -127,7 +147,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
         generator: Generator,
         split: int | None = None,
         *,
-        fingerprint: str = "",
+        fingerprint: str | None = None,
         source: str = "",
         precision: Precision = "fp32",
     ) -> None:
@@ -147,7 +167,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
             )
         self.channels = generator.channels
         self.feature_channels = generator.channels[self.split]
-        self.fingerprint = fingerprint
+        self._fingerprint = fingerprint
         self.source = source
         # channels_last is twice as fast on CPUs. Transposed convolutions read weights the other way round, with output
         # channels innermost, and would copy them at every call.
@@ -159,6 +179,12 @@ class StyleGAN2Backbone(GeneratorBackbone):
             elif parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.freeze()
+
+    @property
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(self.generator.state_dict())
+        return self._fingerprint
 
     def splits(self) -> tuple[int, ...]:
         return tuple(self.generator.synthesis.resolutions)
@@ -186,6 +212,20 @@ class StyleGAN2Backbone(GeneratorBackbone):
                 rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
         assert x is not None
         return Features(x, x.new_zeros(x.shape[0], synthesis.img_channels, *x.shape[2:]) if rgb is None else rgb)
+
+    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
+        synthesis = self.generator.synthesis
+        maps: list[Tensor] = []
+        rgb: Tensor | None = None
+        with torch.autocast(ws.device.type, enabled=False):
+            ws = ws.float()
+            for resolution in synthesis.resolutions:
+                block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
+                maps.append(block.convolve(maps[-1] if maps else None, ws[:, i : i + block.num_convs], "const"))
+                rgb = None if rgb is None else block.upsample_rgb(rgb)
+                rgb = block.colour(maps[-1], ws[:, i + block.num_convs], rgb)
+        assert rgb is not None
+        return Pyramid(maps, rgb)
 
     def render(
         self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]

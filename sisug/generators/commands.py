@@ -111,7 +111,7 @@ def read(
 
 WRITTEN = frozenset(
     ("format", "z_dim", "w_dim", "img_resolution", "channels", "mapping_layers", "mapping_lr_mul", "conv_clamp")
-) | {"num_fp16_res", "fingerprint", "discriminator_fingerprint", "precision"}
+) | {"num_fp16_res", "crc32", "fingerprint", "discriminator_fingerprint", "precision"}
 """Entries of a sidecar that `write_native` makes itself."""
 
 

@@ -8,10 +8,11 @@ import torch
 
 from sisug.errors import ConfigError, check_range
 from sisug.generators.backbone import default_split
+from sisug.generators.fingerprint import fingerprint
 from sisug.generators.formats import Source
 from sisug.generators.formats.labels import LabelError
 from sisug.generators.loading import generator_path, source_of
-from sisug.generators.native import discriminator_from_tensors, fingerprint, generator_from_tensors
+from sisug.generators.native import discriminator_from_tensors, generator_from_tensors
 from sisug.generators.stylegan2 import Generator
 from sisug.training.image_grid import save_grid
 

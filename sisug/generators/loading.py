@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators.backbone import Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
+from sisug.generators.fingerprint import checksum, fingerprint
 from sisug.generators.formats import Family, Source, read_source
 from sisug.generators.formats.source import checked_settings
-from sisug.generators.native import (
-    discriminator_from_tensors,
-    fingerprint,
-    generator_from_tensors,
-    read_sidecar,
-)
+from sisug.generators.native import discriminator_from_tensors, generator_from_tensors, read_sidecar
 from sisug.generators.preset import preset, preset_file, preset_names
 from sisug.generators.stylegan2 import Generator
 
@@ -78,10 +73,11 @@ def load_generator(
     """
     path = generator_path(path_or_preset)
     source = source_of(path, label, discriminator=False)
+    recorded = source.description.get("fingerprint") if source.family is Family.SISUG else None
     return StyleGAN2Backbone(
         network_of(source, path),
         split,
-        fingerprint=fingerprint(source.generator),
+        fingerprint=recorded,  # of a file that was compared with its sidecar
         source=str(path_or_preset),
         precision=precision,
     )
@@ -126,9 +122,7 @@ def source_of(path: Path, label: int | None = None, *, discriminator: bool = Tru
     sidecar = read_sidecar(path)
     if not sidecar:
         return source
-    _compare(path, source.generator, sidecar.get("fingerprint"))
-    if source.discriminator is not None:
-        _compare(path, source.discriminator, sidecar.get("discriminator_fingerprint"))
+    _compare(path, source, sidecar)
     own = str(sidecar.get("format", "")).startswith("sisug")
     return Source(
         Family.SISUG if own else source.family,
@@ -141,8 +135,13 @@ def source_of(path: Path, label: int | None = None, *, discriminator: bool = Tru
     )
 
 
-def _compare(path: Path, tensors: dict[str, Tensor], expected: object) -> None:
-    if isinstance(expected, str) and fingerprint(tensors) != expected:
+def _compare(path: Path, source: Source, sidecar: dict[str, Any]) -> None:
+    """Refuse a file that is not the one that its sidecar was written with."""
+    if "crc32" in sidecar:
+        same = sidecar["crc32"] == checksum(path)
+    else:  # of an earlier version
+        same = sidecar.get("fingerprint") in (None, fingerprint(source.generator))
+    if not same:
         raise FingerprintMismatch(
             f"the weights in {path} are not those that {path.with_suffix('.json').name} describes",
             "one of the two files was damaged or belongs to another generator",

@@ -6,7 +6,6 @@ The tensors decide every setting but two that leave no trace in shapes, which th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,21 +19,12 @@ from torch import Tensor
 
 from sisug.errors import CheckpointError, ConfigError
 from sisug.generators.discriminator import Discriminator
+from sisug.generators.fingerprint import checksum, fingerprint
 from sisug.generators.stylegan2 import Architecture, Generator
 
 CONVERT_HINT = "give the file as its trainer wrote it, or the shipped preset 'avatars'"
 
 DISCRIMINATOR_PREFIX = "discriminator."
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values in float32: the same weights give the same value in every file."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().float().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -185,10 +175,15 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name:
         CheckpointError: names what is missing, left over, of a wrong shape or not finite.
     """
     problems = differences(network.state_dict(), tensors)
-    problems += [f"{key} is not finite" for key, value in tensors.items() if not value.isfinite().all()]
+    problems += [f"{key} is not finite" for key, value in tensors.items() if not finite(value)]
     if problems:
         raise CheckpointError(f"{name} does not fit StyleGAN2's networks", listed(problems, 5), CONVERT_HINT)
     network.load_state_dict(dict(tensors), assign=True)
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite: their sum tells in one pass, but for numbers whose sum overflows."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def untraced_settings(generator: Generator) -> dict[str, Any]:
@@ -236,6 +231,7 @@ def write_native(
         "mapping_layers": generator.mapping.num_layers,
         **untraced_settings(generator),
         "precision": "fp16" if half else "fp32",
+        "crc32": "",
         "fingerprint": mark,
         **({} if discriminator is None else {"discriminator_fingerprint": fingerprint(adversary)}),
     } | description
@@ -243,6 +239,7 @@ def write_native(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary)
+        sidecar["crc32"] = checksum(temporary)
         temporary.replace(path)
         temporary.write_text(json.dumps(sidecar, indent=1) + "\n")
         temporary.replace(path.with_suffix(".json"))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sisug.conditions.labels import LabelSet
-from sisug.generators.native import fingerprint
+from sisug.generators.fingerprint import fingerprint
 from sisug.segmentation.network import JudgeNetwork
 from sisug.types import Images, Masks
 

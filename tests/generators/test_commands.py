@@ -14,9 +14,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from sisug.generators import load_discriminator, load_generator
+from sisug.generators.fingerprint import fingerprint
 from sisug.generators.loading import load_network
 from sisug.generators.module import GeneratorModule
-from sisug.generators.native import fingerprint
 
 Command = Callable[..., int]
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from sisug.errors import CheckpointError
 from sisug.generators import Discriminator, Generator, load_discriminator, load_generator
-from sisug.generators.native import fingerprint, write_native
+from sisug.generators.fingerprint import fingerprint
+from sisug.generators.native import write_native
 
 
 @pytest.mark.parametrize(("z_dim", "w_dim", "layers", "clamp"), [(5, 7, 2, None), (8, 8, 8, 256.0)])

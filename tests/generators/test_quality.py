@@ -14,8 +14,8 @@ from scipy import linalg
 from torch import Tensor, nn
 
 from sisug.errors import ConfigError, DataError
+from sisug.generators.fingerprint import fingerprint
 from sisug.generators.module import GeneratorModule
-from sisug.generators.native import fingerprint
 from sisug.generators.quality import GeneratorQuality
 from sisug.metrics import ProtocolRecord
 

@@ -31,7 +31,7 @@ def generators(tmp_path: Path, tiny_generator_file: Path) -> Path:
 WHILE_BUILDING = [
     (("--model.generator", "none.safetensors"), "'none.safetensors' was not found", "name a preset"),
     (("--model.generator", "generators/cut.safetensors"), "cut.safetensors", "copy it again"),
-    (("--model.generator", "generators/empty.safetensors"), "(0 bytes) cannot be read", "copy it again"),
+    (("--model.generator", "generators/empty.safetensors"), "is empty", "copy it again"),
     (("--model.generator", "generators/text.safetensors"), "text.safetensors", "copy it again"),
     (("--model.generator", "generators/folder.safetensors"), "cannot be opened", "check the path"),
     (("--model.split", "5"), "split 5", "choose one of them"),

@@ -99,17 +99,21 @@ class LazyStorage(Sealed):
 
 
 def from_bytes(content: bytes | memoryview, dtype: torch.dtype, elements: int) -> Tensor:
-    """A flat tensor with a copy of these bytes.
+    """A flat tensor of these bytes, which it copies unless they can be written to (as those of a private map can).
 
     Raises:
         pickle.UnpicklingError: there are fewer or more bytes than the elements take.
     """
     if len(content) != elements * dtype.itemsize:
         raise pickle.UnpicklingError(f"{elements:,} elements of {dtype} in {len(content):,} bytes")
-    flat = torch.empty(elements, dtype=dtype)
-    if elements:
-        flat.view(torch.uint8).numpy()[:] = memoryview(content).cast("B")
-    return flat
+    view = memoryview(content).cast("B")
+    if not elements:
+        return torch.empty(0, dtype=dtype)
+    if view.readonly:
+        flat = torch.empty(elements, dtype=dtype)
+        flat.view(torch.uint8).numpy()[:] = view
+        return flat
+    return torch.frombuffer(view, dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +226,7 @@ def _latin1_bytes(text: str) -> bytes:
         raise pickle.UnpicklingError("bytes that are written as text hold characters beyond a byte") from None
 
 
-def bytes_of(content: object) -> bytes:
+def bytes_of(content: object) -> bytes | memoryview:
     """Bytes, in whatever way a pickle wrote them.
 
     Raises:
@@ -232,7 +236,9 @@ def bytes_of(content: object) -> bytes:
         return content.encoded()
     if isinstance(content, str):  # Python 2 had one type for both
         return _latin1_bytes(content)
-    if isinstance(content, (bytes, bytearray)):
+    if isinstance(content, (bytes, memoryview)):
+        return content
+    if isinstance(content, bytearray):
         return bytes(content)
     raise pickle.UnpicklingError("bytes were expected")
 

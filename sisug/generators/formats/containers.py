@@ -78,7 +78,8 @@ def opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"generator file {path} is empty", "its copy or download did not finish", REMEDY)
     with path.open("rb") as file:
         # Closed by itself when the last tensor that was not read is gone.
-        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        # Private, and so writable for tensors that look into it; nothing reaches the file.
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         try:
             yield _tree(path, file, content)
         except (pickle.UnpicklingError, SafetensorError) as error:
@@ -105,5 +106,5 @@ def _tree(path: Path, file: Any, content: memoryview) -> Any:
     raise CheckpointError(
         f"generator file {path} cannot be read",
         f"it is neither a pickle nor a file of torch or safetensors (it begins with {start[:8].hex(' ')})",
-        "give a StyleGAN2 .pkl, .pt, .pth or .safetensors file",
+        "copy it again, or give a StyleGAN2 .pkl, .pt, .pth or .safetensors file",
     )

@@ -6,7 +6,6 @@ Before the reader starts, one pass over the opcodes checks that all declared siz
 
 from __future__ import annotations
 
-import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
@@ -30,6 +29,10 @@ from sisug.generators.formats.arrays import (
 
 MOST_OPCODES = 500_000
 """An opcode of one byte can make an object of a hundred; files of three 1024 px networks have 60,000."""
+
+
+LARGE = 4096
+"""Bytes from which on a part of a pickle is not copied: weights, not names."""
 
 
 class PickledDict(dict[Any, Any]):
@@ -167,7 +170,7 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, content: bytes | memoryview, storage_of: Callable[[object], LazyStorage] | None) -> None:
-        super().__init__(io.BufferedReader(_Bytes(content)), encoding="latin1")  # calls Python less often
+        super().__init__(_View(content), encoding="latin1")  # type: ignore[arg-type]  # views for bytes
         self.storage_of = storage_of
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -189,6 +192,10 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
         if self.storage_of is None:
             raise pickle.UnpicklingError("it refers to something outside of itself")
         return self.storage_of(pid)
+
+    def _decode_string(self, value: bytes | memoryview) -> str | memoryview:
+        """Text or bytes of Python 2, which had one type for both; what is large is no text."""
+        return value if isinstance(value, memoryview) else value.decode("latin1")
 
     def load_reduce(self) -> None:
         """Call a stand-in; nothing else can be called."""
@@ -279,21 +286,33 @@ def _plain(key: object) -> object:
     return key
 
 
-class _Bytes(io.RawIOBase):
-    """Reads a view without copying it as a whole."""
+class _View:
+    """Reads a view; large parts come as views of it, so that nothing of them is copied or even fetched.
+
+    Args:
+        content: the pickle.
+    """
 
     def __init__(self, content: bytes | memoryview) -> None:
         self.view, self.at = memoryview(content), 0
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> bytes | memoryview:
+        part = self.view[self.at : self.at + size]
+        self.at += len(part)
+        return part if size >= LARGE else bytes(part)
 
-    def readinto(self, buffer: Any, /) -> int:
+    def readinto(self, buffer: Any) -> int:
         target = memoryview(buffer).cast("B")
         part = self.view[self.at : self.at + len(target)]
         target[: len(part)] = part
         self.at += len(part)
         return len(part)
+
+    def readline(self) -> bytes:
+        end = find(self.view, self.at) + 1
+        part = bytes(self.view[self.at : end or len(self.view)])
+        self.at += len(part)
+        return part
 
 
 def read_pickle(

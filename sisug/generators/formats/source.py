@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -114,6 +115,10 @@ class Renamed:
                 "give the file as its trainer wrote it",
             )
 
+        storages = {id(tensor.storage): tensor.storage for tensor in lazy}.values()
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as threads:  # checksums take most of the time
+            list(threads.map(lambda storage: storage.tensor(), storages))
+
     def __contains__(self, name: object) -> bool:
         return name in self.state
 
@@ -145,9 +150,10 @@ class Renamed:
                 "give the file as its trainer wrote it",
             )
         try:
-            made = (found.float() if change is None else change(found.float())).contiguous()
-            if made.untyped_storage().nbytes() != made.nbytes:
-                made = made.clone()  # a part of a larger storage, which it would keep
+            changed = found.float() if change is None else change(found.float())
+            # Of its own, since the file is closed before long.
+            shared = changed.untyped_storage().data_ptr() == found.untyped_storage().data_ptr()
+            made = changed.clone(memory_format=torch.contiguous_format) if shared else changed.contiguous()
         except (RuntimeError, IndexError) as error:
             raise CheckpointError(
                 f"{self.where}: {old} has shape {tuple(found.shape)}",

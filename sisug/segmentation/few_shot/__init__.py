@@ -1,0 +1,6 @@
+"""Few-shot segmenter (stage 2): names the parts of generator samples after it has seen one to a few labelled ones."""
+
+from sisug.segmentation.few_shot.network import FewShotNetwork
+from sisug.segmentation.few_shot.training import FewShotSegmenter, train_few_shot
+
+__all__ = ["FewShotNetwork", "FewShotSegmenter", "train_few_shot"]
