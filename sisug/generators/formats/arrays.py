@@ -75,14 +75,16 @@ class LazyStorage(Sealed):
     """Elements of a storage: how many, and a call that gives their bytes.
 
     Args:
-        dtype: type of the elements; None until the bytes are opened.
-        elements: how many.
+        dtype: type of the elements; None where `inner` tells it.
+        elements: how many, or more.
         read: gives the bytes, as many as the elements take.
+        inner: gives the storage that these bytes are a file of.
     """
 
     dtype: torch.dtype | None
     elements: int
     read: Callable[[], bytes | memoryview]
+    inner: Callable[[], LazyStorage] | None = None
     held: Tensor | None = field(default=None, repr=False)
 
     def tensor(self) -> Tensor:
@@ -92,9 +94,11 @@ class LazyStorage(Sealed):
             pickle.UnpicklingError: the file has fewer or more bytes than it declares.
         """
         if self.held is None:
-            content = self.read()
-            assert self.dtype is not None
-            self.held = from_bytes(content, self.dtype, self.elements)
+            if self.inner is not None:
+                self.held = self.inner().tensor()
+            else:
+                assert self.dtype is not None
+                self.held = from_bytes(self.read(), self.dtype, self.elements)
         return self.held
 
 
