@@ -115,6 +115,9 @@ def _run_tool(arguments: list[str]) -> None:
         if name in TOOLS and len(arguments) >= length:
             from jsonargparse import auto_cli
 
+            from sisug.training.memory import keep_freed_memory
+
+            keep_freed_memory()
             result = auto_cli(_load(TOOLS[name][0]), args=arguments[length:], prog=f"sisug {name}", as_positional=True)
             if result is not None:
                 sys.stdout.write(f"{result}\n")

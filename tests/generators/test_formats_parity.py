@@ -299,3 +299,17 @@ def test_hidden_layers_of_another_width_are_refused(tmp_path, layout):
     wide["mapping.fc1.weight"] = torch.randn(model.w_dim, 13)
     with pytest.raises(CheckpointError):
         load_generator(files.write_nvidia(tmp_path / "file", replace(model, generator=wide), layout))
+
+
+def test_weights_in_training_are_taken_with_a_word(tmp_path):
+    """Where a file has no averaged weights, its images are not what its publisher shows."""
+    model = random_model()
+    content = files.nvidia_content(model)
+    del content["G_ema"]
+    pickled = files.write_pickle(tmp_path / "network.pkl", content)
+    trained = tmp_path / "trained.pt"
+    torch.save({"g": files.rosinality_generator(model.generator)}, trained)
+    bare = tmp_path / "bare.pt"
+    torch.save(files.rosinality_generator(model.generator), bare)
+    for path, said in ((pickled, True), (trained, True), (bare, False)):
+        assert any("averaged weights" in note for note in read_source(path).notes) == said, path

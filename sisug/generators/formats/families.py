@@ -22,6 +22,7 @@ KNOWN = (
     "sisug reads StyleGAN2 generators of NVIDIA (PyTorch and TensorFlow), rosinality, GenForce, pixel2style2pixel and "
     "its own"
 )
+NOT_AVERAGED = "averaged weights (G_ema, g_ema) were missing: those in training were taken, whose images are worse"
 MOST_NETWORKS = 16
 MOST_DEPTH = 3
 """Dictionaries within dictionaries in which state dicts are looked for."""
@@ -36,6 +37,7 @@ class Found:
     discriminator: Callable[[str], dict[str, Tensor] | None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     mean: Tensor | None = None
+    notes: tuple[str, ...] = ()
     description: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ def read_source(path: Path, label: int | None = None, *, discriminator: bool = T
     embedding = tensors.get("mapping.embed.weight")
     labels = 0 if embedding is None else (embedding.shape[1] if embedding.dim() == 2 else 1)
     chosen = checked_label(label, labels, where)
-    notes: list[str] = []
+    notes = list(found.notes)
     if chosen is not None:
         tensors = generator_for(tensors, chosen, where)
         notes.append(f"class {chosen} of {labels}: its embedding is part of the mapping network's first layer now")
@@ -132,6 +134,7 @@ def _of_nvidia(tree: Any, where: str) -> Found | None:
         raise _refusal(where, "StyleGAN3 (T or R)")
     if not nvidia.is_nvidia(state):
         raise _refusal(where, f"a network of class {network.class_name[:60]}")
+    notes = () if "G_ema" in modules or isinstance(tree, PersistentObject) else (NOT_AVERAGED,)
     flat = "synthesis_kwargs" not in (network.state.get("_init_kwargs") or {})
     adversary = modules.get("D")
     return Found(
@@ -139,6 +142,7 @@ def _of_nvidia(tree: Any, where: str) -> Found | None:
         lambda name: nvidia.generator_tensors(state, name),
         (lambda name: nvidia.discriminator_tensors(nvidia.module_tensors(adversary), name)) if adversary else None,
         nvidia.settings(network, where),
+        notes=notes,
     )
 
 
@@ -177,6 +181,7 @@ ADVERSARIES = {
 
 def _of_state_dicts(tree: Any, where: str) -> Found | None:
     choices: list[tuple[tuple[bool, int], str, dict[str, Any]]] = []
+    named = False
     adversaries: list[tuple[str, State]] = []
     for number, (place, state) in enumerate(_state_dicts(tree)):
         for name in state:
@@ -184,6 +189,7 @@ def _of_state_dicts(tree: Any, where: str) -> Found | None:
                 if name == mark or name.endswith(f".{mark}"):
                     prefix = name.removesuffix(mark)
                     averaged = any(word in f"{place}.{prefix}".lower() for word in ("ema", "smooth", "average"))
+                    named = named or f"{place}.{prefix}".strip(".") in ("g", "G", "generator")
                     choices.append(((not averaged, number), mark, _under(state, prefix)))
             for mark in ADVERSARIES:
                 if name == mark or name.endswith(f".{mark}"):
@@ -192,7 +198,7 @@ def _of_state_dicts(tree: Any, where: str) -> Found | None:
                 raise CheckpointError(f"{where} holds too many networks", "files hold a few", "get the file again")
     if not choices:
         return None
-    _, mark, chosen = min(choices, key=lambda choice: choice[0])
+    (not_averaged, _), mark, chosen = min(choices, key=lambda choice: choice[0])
     family, fits, read = SIGNATURES[mark]
     state = {name: value for name, value in chosen.items() if not name.startswith("discriminator.")}
     if nvidia.is_stylegan3(state):
@@ -207,6 +213,7 @@ def _of_state_dicts(tree: Any, where: str) -> Found | None:
         lambda name: read(state, name),
         (lambda name: reader(adversaries[0][1], name)) if reader is not None else None,
         mean=_mean_style(tree, where),
+        notes=(NOT_AVERAGED,) if not_averaged and named else (),
     )
 
 
