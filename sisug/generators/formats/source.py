@@ -107,28 +107,19 @@ class Renamed:
         self.left = set(state)
         # Tensors of one storage that are read one by one would make much of little.
         lazy = [tensor for tensor in state.values() if isinstance(tensor, LazyTensor)]
-        held = sum(storage.elements for storage in {id(tensor.storage): tensor.storage for tensor in lazy}.values())
+        storages = {id(tensor.storage): tensor.storage for tensor in lazy}.values()
+        held = sum(storage.elements for storage in storages)
         if sum(math.prod(tensor.shape) for tensor in lazy) > 2 * held + MOST_SHARED:
             raise CheckpointError(
                 f"{where} has {len(lazy):,} tensors of {held:,} numbers in all",
                 "they are the same numbers again and again, which no network's are",
                 "give the file as its trainer wrote it",
             )
-
-        storages = {id(tensor.storage): tensor.storage for tensor in lazy}.values()
         with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as threads:  # checksums take most of the time
             list(threads.map(lambda storage: storage.tensor(), storages))
 
     def __contains__(self, name: object) -> bool:
         return name in self.state
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Sizes of a tensor of the file.
-
-        Raises:
-            CheckpointError: the file lacks it.
-        """
-        return tuple(self._found(name).shape)
 
     def take(self, old: str, new: str, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Read a tensor and keep it under its new name.
