@@ -14,7 +14,7 @@ from sisug.errors import DataError
 READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Pillow's colour models of 8 bits whose values are what a paint program shows."""
 
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -23,7 +23,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation: phones write one into photos of drawings."""
+"""What undoes each EXIF orientation, which phones write into photos. (`ImageOps.exif_transpose` also rewrites the EXIF
+block; damaged ones fail.)"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def read_picture(path: Path) -> Picture:
             image.load()
             upright = image.copy()
             orientation = _orientation(image)
-            if orientation in _TURNS:
-                upright = image.transpose(_TURNS[orientation])
+            if orientation in TURNS:
+                upright = image.transpose(TURNS[orientation])
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a picture", "Pillow knows no such format", "save it as PNG") from error
     except Image.DecompressionBombError as error:

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from sisug.conditions.pictures import TURNS
+
 VERSION = 1
 """Of the code that turns a file into pixels; part of every cache's name, so raise it when pixels change."""
 
@@ -25,17 +27,6 @@ Change = Literal[
     "cropped",
 ]  # fmt: skip
 """What was done to an image beyond resizing it."""
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation. (`ImageOps.exif_transpose` also rewrites the EXIF block; damaged ones fail.)"""
 
 
 @dataclass
@@ -100,7 +91,7 @@ def _differences(image: Image.Image) -> list[Change]:
     raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
     if re.search(r"(?<!BGR);16", raw) or image.mode.startswith("I"):
         changes.append("16 bit")
-    if _orientation(image) in _TURNS:
+    if _orientation(image) in TURNS:
         changes.append("turned")
     return changes
 
@@ -116,7 +107,7 @@ def _to_pixels(image: Image.Image, resolution: int, background: Colour, changes:
     image.load()
     orientation = _orientation(image)  # again: TIFF's decoder turns by itself and forgets the tag
     profile = image.info.get("icc_profile")
-    upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
     square = _centre_square(upright, changes)
     rgb = _to_rgb(square, profile, background, changes)
     if rgb.width != resolution:

@@ -47,13 +47,13 @@ def complete(tensors: dict[str, Tensor], mapping_lr_mul: float) -> tuple[str, ..
         notes.append(f"{len(silent)} layers have no noise: its strength is 0")
 
     lacking = [layer for layer in layers if f"{layer}.noise_const" not in tensors]
-    random = np.random.default_rng(SEED)
-    for layer in layers:  # all are drawn, so that each is the same whatever else is missing
-        size = _resolution(layer)
-        drawn = random.standard_normal((size, size), dtype=np.float32)
-        if layer in lacking:
-            tensors[f"{layer}.noise_const"] = torch.from_numpy(drawn)
+    sizes = [_resolution(layer) for layer in layers]
     if lacking:
+        random = np.random.default_rng(SEED)
+        for layer, size in zip(layers, sizes, strict=True):  # all, so that each is the same whatever else is missing
+            drawn = random.standard_normal((size, size), dtype=np.float32)
+            if layer in lacking:
+                tensors[f"{layer}.noise_const"] = torch.from_numpy(drawn)
         notes.append(f"noise constants of {len(lacking)} layers were missing: drawn with seed {SEED}")
 
     filters = [*layers, *(f"synthesis.b{r}" for r in blocks)]
