@@ -1,0 +1,63 @@
+"""Labelled generator samples (stage 2), whoever labelled them: what the few-shot segmenter is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sisug.conditions.labels import LabelSet
+from sisug.generators import GeneratorBackbone
+from sisug.segmentation.judge import Judge
+from sisug.types import Latents, Masks
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Samples of one generator with a mask each.
+
+    Args:
+        z: their latents.
+        truncation: at which they were shown.
+        masks: class numbers or `labels.ignore`, at the generator's resolution.
+        labels: label set of the masks.
+        names: one a sample, as in files ("sample-000").
+    """
+
+    z: Latents
+    truncation: float
+    masks: Masks
+    labels: LabelSet
+    names: tuple[str, ...]
+
+
+def sample_names(count: int) -> tuple[str, ...]:
+    """Names of samples in the order of their latents.
+
+    Args:
+        count: how many.
+    """
+    return tuple(f"sample-{number:03d}" for number in range(count))
+
+
+@torch.no_grad()
+def judged_samples(generator: GeneratorBackbone, judge: Judge, z: Latents, truncation: float) -> LabelledSamples:
+    """Samples labelled by the judge: the research protocol, which needs nobody to paint.
+
+    Args:
+        generator: makes the images; on the same device as the judge.
+        judge: makes the masks.
+        z: latents of the samples.
+        truncation: 1 for the generator's full range, 0 for the mean image.
+
+    Returns:
+        Masks lie on the device of `z`.
+    """
+    device = next(generator.parameters()).device
+    masks = [
+        judge.segment(generator(part.to(device), truncation).clamp(-1, 1)).to(z.device)
+        for part in torch.split(z, BATCH)
+    ]
+    return LabelledSamples(z, truncation, torch.cat(masks), judge.labels, sample_names(len(z)))
