@@ -47,11 +47,11 @@ def pick_samples(
     truncation: float = 0.7,
     seed: int = 0,
 ) -> Latents:
-    """Latents of samples that together show as much of the codebook as few can, on the CPU, the most telling first.
+    """Latents of samples that together show as much of the codebook as few can, on the CPU, in picking order.
 
-    Two samples are alike by the share of cells in which their proxy masks have the same cluster. Each pick is the
-    candidate of which the earlier picks explain least, in terms of that likeness; the first is the one farthest from
-    the mean. More picks of the same seed begin with the fewer ones.
+    Two samples are alike by the share of cells in which their proxy masks have the same cluster. The first pick is the
+    candidate that explains most of all others in terms of that likeness; each further one is that of which the earlier
+    picks explain least. More picks of the same seed begin with the fewer ones.
 
     Args:
         generator: frozen; proxy masks are taken at its split.
@@ -66,11 +66,12 @@ def pick_samples(
         CodebookError: the codebook is not fitted, or belongs to features of another split.
 
     Source: our choice, the greedy D-optimal design (maximum of the log-determinant of the picks' kernel matrix, as in a
-        determinantal point process). Of the 11 classes of avatars, those with 8 pixels or more in 1, 2, 4, 8 picks, by
-        the judge: 7.4, 8.6, 9.5, 10.0; in random samples 7.4, 8.0, 8.7, 9.4 (K = 40, truncation 0.7, 512 candidates,
-        mean of 20 seeds; at most 10, since noses are smaller). So one pick shows no more than one random sample.
-        Covering the clusters' shares by rarity (idf), by square roots or by facility location does no better than
-        random: rare parts show in where a cluster stands.
+        determinantal point process) after a typical first sample. Of the 11 classes of avatars, those with 8 pixels or
+        more in 1, 2, 4, 8 picks, by the judge: 7.2, 8.2, 9.3, 9.9; in random samples 7.4, 8.0, 8.7, 9.4 (K = 40,
+        truncation 0.7, 512 candidates, mean of 20 seeds, standard error 0.2; at most 10, since noses are smaller). An
+        untypical first sample shows as much (7.4, 8.6, 9.5, 10.0), but a segmenter trained on it alone is worse (pixel
+        accuracy 0.81 instead of 0.85, three seeds, short training). Covering the clusters' shares by rarity (idf), by
+        square roots or by facility location does no better than random: rare parts show in where a cluster stands.
     """
     check_range(truncation=truncation, seed=seed)
     check_range(samples=count, above=0)
@@ -138,7 +139,7 @@ def likeness(masks: ProxyMasks, clusters: int) -> Float[Tensor, "batch batch"]:
 
 
 def least_explained(kernel: Float[Tensor, "batch batch"], count: int) -> list[int]:
-    """Greedy choice: each time the sample with the largest variance given those chosen before.
+    """Greedy choice: the sample that explains most of all variance, then each time the one with most variance left.
 
     Args:
         kernel: covariance of the samples.
@@ -148,9 +149,10 @@ def least_explained(kernel: Float[Tensor, "batch batch"], count: int) -> list[in
     ridge = RIDGE * float(left.diagonal().mean()) + 1e-12
     chosen: list[int] = []
     for _ in range(count):
-        variance = left.diagonal().clone()
-        variance[chosen] = -torch.inf
-        pick = int(variance.argmax())
+        variance = left.diagonal()
+        gain = variance.clone() if chosen else left.square().sum(dim=1) / (variance + ridge)
+        gain[chosen] = -torch.inf
+        pick = int(gain.argmax())
         chosen.append(pick)
         left = left - torch.outer(left[pick], left[pick]) / (left[pick, pick] + ridge)
     return chosen

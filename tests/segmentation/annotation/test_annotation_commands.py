@@ -34,21 +34,8 @@ def labels(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(tiny_generator_file: Path, labels: Path, tmp_path: Path) -> Path:
     out = tmp_path / "faces"
-    said = command(
-        export,
-        tiny_generator_file,
-        out,
-        "--labels",
-        labels,
-        "--samples",
-        3,
-        "--pick",
-        "seed",
-        "--scale",
-        2,
-        "--seed",
-        4,
-    )
+    options = ["--labels", labels, "--samples", 3, "--pick", "seed", "--seed", 4, "--scale", 2]
+    said = command(export, tiny_generator_file, out, *options)
     assert "sisug annotate check" in said
     return out
 
@@ -101,7 +88,7 @@ def test_check_reports_the_good_beside_the_bad(folder: Path, capsys: pytest.Capt
     pixels = COLOURS[np.zeros((16, 16), np.int64)]
     pixels[0, :7] = (1, 2, 3)
     Image.fromarray(pixels).save(folder / "masks/sample-002.png")
-    with pytest.raises(DataError, match="2 of 3 masks .*: sample-001, sample-002"):
+    with pytest.raises(DataError, match=r"2 of 3 masks .*: sample-001, sample-002"):
         command(check, folder)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["sample-000", "16x16", "good,"]
