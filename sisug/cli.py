@@ -33,6 +33,14 @@ TRAINING = {
 """Lightning's subcommands, with the line that `sisug --help` shows."""
 
 TOOLS: dict[str, tuple[str, str]] = {
+    "annotate check": (
+        "sisug.segmentation.annotation.commands:check",
+        "what painted masks hold, and what is wrong with them",
+    ),
+    "annotate export": (
+        "sisug.segmentation.annotation.commands:export",
+        "generator samples as pictures to paint, with a palette",
+    ),
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
     "generator convert": (
         "sisug.generators.commands:convert",

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from sisug.generators import Features
 
+LayoutMask = Int64[Tensor, "batch size size"] | Float[Tensor, "batch cluster size size"]
+"""A layout: labels, or weights of the labels in each cell."""
+
 GAIN_RATE = 5.0
 """How much faster than weights the attention's sharpness learns."""
 
@@ -82,9 +85,20 @@ class MaskEncoder(nn.Module):
         self.down = nn.ModuleList(Residual(width) for _ in range(levels))
         self.up = nn.ModuleList(Residual(width) for _ in range(levels - 1))
 
-    def forward(self, mask: Int64[Tensor, "batch size size"]) -> Float[Tensor, "batch width size size"]:
-        x = self.label(mask).permute(0, 3, 1, 2) + self.place(self.code[None])
-        x = x.contiguous(memory_format=torch.channels_last)
+    def embed(self, mask: LayoutMask) -> Float[Tensor, "batch width size size"]:
+        """A vector for every cell's label; of weighted labels, the mean of their vectors."""
+        if mask.is_floating_point():
+            return torch.einsum("bkhw,kc->bchw", mask, self.label.weight)
+        embedded: Tensor = self.label(mask)
+        return embedded.permute(0, 3, 1, 2)
+
+    def forward(self, embedded: Float[Tensor, "batch width size size"]) -> Float[Tensor, "batch width size size"]:
+        """What the cells mean where they lie.
+
+        Args:
+            embedded: of ``embed``.
+        """
+        x = (embedded + self.place(self.code[None])).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             if i:
@@ -153,18 +167,19 @@ class Rearranger(nn.Module):
         self,
         features: Features,
         source_mask: Int64[Tensor, "batch size size"],
-        target_mask: Int64[Tensor, "batch size size"],
+        target_mask: LayoutMask,
     ) -> Features:
         """Lay features out anew.
 
         Args:
             features: what G1 gave for the source.
             source_mask: the source's own proxy mask.
-            target_mask: the layout to take.
+            target_mask: the layout to take: labels, or weights of the labels in each cell, through which gradients
+                pass to whatever chose them.
         """
         batch = len(target_mask)
         instance_norm = F.instance_norm(features.map)
-        encoded = self.encoder(torch.cat([source_mask, target_mask]))
+        encoded = self.encoder(torch.cat([self.encoder.embed(source_mask), self.encoder.embed(target_mask)]))
         source_code, target_code = encoded[:batch], encoded[batch:]
         query = self._heads(self.query(target_code))
         key = self._heads(self.key(torch.cat([source_code, instance_norm], dim=1)))

@@ -78,7 +78,7 @@ def test_attention_equals_the_softmax_written_out(heads: int) -> None:
     def cells(x: Tensor) -> Tensor:  # (batch, heads, cells, channel), each of length one
         return F.normalize(x.reshape(2, heads, -1, CELLS).transpose(2, 3), dim=-1)
 
-    source_code, target_code = net.encoder(source), net.encoder(target)
+    source_code, target_code = (net.encoder(net.encoder.embed(mask)) for mask in (source, target))
     query = cells(net.query(target_code))
     mean, deviation = features.map.mean((2, 3), keepdim=True), features.map.std((2, 3), keepdim=True, unbiased=False)
     key = cells(net.key(torch.cat([source_code, (features.map - mean) / deviation], dim=1)))
@@ -108,8 +108,11 @@ def test_with_place_alone_the_output_is_the_source(heads: int) -> None:
 class OneHot(nn.Module):
     """Stands in for the mask encoder: a cell knows its own label and nothing else."""
 
-    def forward(self, mask: Tensor) -> Tensor:
+    def embed(self, mask: Tensor) -> Tensor:
         return F.one_hot(mask, CLUSTERS).permute(0, 3, 1, 2).float()
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        return embedded
 
 
 def test_with_labels_alone_a_cell_gets_the_mean_of_the_sources_cells_of_its_label() -> None:
@@ -251,15 +254,19 @@ def test_position_code_equals_its_formula() -> None:
 @pytest.mark.parametrize("size", [4, 8, 16])
 def test_a_cells_code_knows_the_whole_layout(size: int) -> None:
     encoder = MaskEncoder(CLUSTERS, 8, size, bands=2).eval()
+
+    def code_of(labels: Tensor) -> Tensor:
+        return encoder(encoder.embed(labels))
+
     mask = torch.zeros(1, size, size, dtype=torch.int64)
     other = mask.clone()
     other[0, -1, -1] = 3
-    assert encoder(mask).shape == (1, 8, size, size)
-    assert not torch.equal(encoder(mask)[..., -1, -1], encoder(other)[..., -1, -1])
+    assert code_of(mask).shape == (1, 8, size, size)
+    assert not torch.equal(code_of(mask)[..., -1, -1], code_of(other)[..., -1, -1])
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
-    assert not torch.equal(encoder(mask)[..., 0, 0], encoder(other)[..., 0, 0])
+    assert not torch.equal(code_of(mask)[..., 0, 0], code_of(other)[..., 0, 0])
 
 
 def test_the_target_decides_the_layout() -> None:
@@ -268,3 +275,14 @@ def test_the_target_decides_the_layout() -> None:
         net.content_gain.fill_(math.log(50.0) / GAIN_RATE)
     features, source, target = sample()
     assert not torch.allclose(net(features, source, target).map, net(features, source, source).map, atol=1e-2)
+
+
+def test_weights_of_zero_and_one_are_the_labels_and_pass_gradients_on() -> None:
+    net = network(refinement=1)
+    features, source, target = sample()
+    weights = F.one_hot(target, CLUSTERS).permute(0, 3, 1, 2).float().requires_grad_()
+    out = net(features, source, weights)
+    for soft, hard in zip(out, net(features, source, target), strict=True):
+        torch.testing.assert_close(soft, hard)
+    (gradient,) = torch.autograd.grad(out.map.square().sum(), weights)
+    assert bool((gradient != 0).flatten(2).any(dim=2).all()), "every label of every sample counts"

@@ -48,14 +48,23 @@ class FewShotNetwork(nn.Module):
         return logits
 
 
+LARGEST = 128
+"""Size that columns have at most, pixels: a generator of 1024 px has 5,000 features a pixel, 20 GB an image."""
+
+
 def columns_of(pyramid: Pyramid) -> Float[Tensor, "batch channel height width"]:
-    """All features of a pixel in one column, normalised, at the image's resolution.
+    """All features of a pixel in one column, normalised, at the image's resolution, or at ``LARGEST``.
 
     Args:
         pyramid: features of every resolution, and the image.
     """
-    size = pyramid.image.shape[-2:]
+    side = min(pyramid.image.shape[-1], LARGEST)
     maps = [F.instance_norm(each.float()) for each in pyramid.maps]
-    maps = [each if each.shape[-2:] == size else F.interpolate(each, size, mode="bilinear") for each in maps]
-    columns = torch.cat([*maps, pyramid.image.float().clamp(-1, 1)], dim=1)
+    columns = torch.cat([_sized(each, side) for each in [*maps, pyramid.image.float().clamp(-1, 1)]], dim=1)
     return columns.contiguous(memory_format=torch.channels_last)
+
+
+def _sized(values: Float[Tensor, "batch channel height width"], side: int) -> Float[Tensor, "batch channel side side"]:
+    if values.shape[-1] == side:
+        return values
+    return F.interpolate(values, (side, side), mode="bilinear", antialias=values.shape[-1] > side)

@@ -63,7 +63,11 @@ class FewShotSegmenter(nn.Module):
                 f"this one is {generator.source} ({generator.fingerprint[:12]}), whose features mean other things",
                 "train a segmenter for it, or give the generator that it was trained for",
             )
-        return self.network(columns_of(generator.pyramid(ws))).argmax(dim=1)
+        logits: Tensor = self.network(columns_of(generator.pyramid(ws)))
+        size = (generator.resolution, generator.resolution)
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size, mode="bilinear")
+        return logits.argmax(dim=1)
 
 
 def train_few_shot(
@@ -114,7 +118,9 @@ def train_few_shot(
     with torch.no_grad():
         shown = in_other_looks(generator, ws, looks, stream)
         columns = torch.cat([columns_of(generator.pyramid(part)) for part in torch.split(shown, 8)])
-    targets = masks.repeat_interleave(looks, dim=0)
+    side = (columns.shape[-1], columns.shape[-1])
+    targets = F.interpolate(masks[:, None].float(), side, mode="nearest-exact")[:, 0].long()
+    targets = targets.repeat_interleave(looks, dim=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=stream)))
         network = FewShotNetwork([each.shape[1] for each in generator.pyramid(ws[:1]).maps], labels.num_classes, width)

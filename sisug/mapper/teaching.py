@@ -1,0 +1,188 @@
+"""From a few labels to a reader of images (stage 2): which samples are labelled, by whom, and what was learnt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sisug.conditions.labels import LabelSet
+from sisug.errors import ConfigError
+from sisug.generators import GeneratorBackbone
+from sisug.metrics import SegmentationScore
+from sisug.proxies.codebook import Codebook
+from sisug.segmentation.annotation.folder import read_annotations
+from sisug.segmentation.annotation.picking import pick_samples
+from sisug.segmentation.annotation.samples import LabelledSamples, judged_samples
+from sisug.segmentation.few_shot import train_few_shot
+from sisug.segmentation.few_shot.reader import Reader, teach
+from sisug.segmentation.judge import Judge
+from sisug.segmentation.loading import load_judge
+from sisug.training.seeding import fixed_latents
+from sisug.types import Images, Masks, Styles
+
+logger = logging.getLogger(__name__)
+
+CHECKED = 256
+"""Samples on which a reader is compared with the judge."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the labels were, and how well the reader learnt from them.
+
+    Args:
+        shots: labelled samples; 0 for labels without limit.
+        seen: pixels of each class among them, by name.
+        miou: of the reader against the judge, over all classes; None without a judge of these classes.
+        miou_seen: over the classes that the labels show.
+        accuracy: share of pixels.
+    """
+
+    shots: int
+    seen: dict[str, int]
+    miou: float | None
+    miou_seen: float | None
+    accuracy: float | None
+
+
+def teach_reader(
+    reader: Reader,
+    generator: GeneratorBackbone,
+    codebook: Codebook,
+    labels: LabelSet,
+    *,
+    annotations: Path | None,
+    judge: str | None,
+    shots: int,
+    looks: int,
+    steps: int,
+    images: int,
+    truncation: float,
+    seed: int,
+) -> Lesson:
+    """Train a reader from labelled samples, in place.
+
+    Args:
+        reader: to train.
+        generator: frozen.
+        codebook: decides which samples show most.
+        labels: label set.
+        annotations: a folder of ``sisug annotate``; None lets the judge label (the research protocol).
+        judge: name or file of a judge with these classes; None for none.
+        shots: samples that the judge labels; 0 lets it label all that the reader learns from.
+        looks: in which the few-shot segmenter sees each labelled sample.
+        steps: of the few-shot segmenter's training.
+        images: that the reader learns from.
+        truncation: of the samples.
+        seed: of all draws.
+
+    Raises:
+        ConfigError: neither annotations nor a judge, or a judge of other classes.
+        DataError: annotations that cannot be used.
+    """
+    device = next(reader.parameters()).device
+    examiner = None if judge is None else load_judge(judge).to(device)
+    if examiner is not None and examiner.labels != labels:
+        raise ConfigError(
+            f"judge {judge!r} with label set {labels.name!r}",
+            f"it names the classes of {examiner.labels.name!r}",
+            "take a judge of these classes, or annotations and no judge",
+        )
+    if annotations is None and examiner is None:
+        raise ConfigError(
+            "no labels",
+            "there are neither annotations nor a judge that could make some",
+            "label a few samples (`sisug annotate export`) and give the folder as annotations",
+        )
+    seen = torch.zeros(labels.num_classes, dtype=torch.int64)
+    if annotations is None and shots == 0:
+        assert examiner is not None
+        judged = examiner
+        teacher = _by_judge(generator, judged)
+    else:
+        samples = _samples(generator, codebook, annotations, examiner, shots, truncation, seed)
+        if samples.labels != labels:
+            raise ConfigError(
+                f"annotations of label set {samples.labels.name!r}", f"the run has {labels.name!r}", "name the same one"
+            )
+        ws = generator.map(samples.z.to(device), samples.truncation)
+        segmenter = train_few_shot(generator, ws, samples.masks.to(device), labels, looks=looks, steps=steps, seed=seed)
+        seen, shots = segmenter.seen.cpu(), len(ws)
+
+        def teacher(ws: Styles) -> Masks:
+            return segmenter.segment(generator, ws)
+
+    teach(reader, generator, teacher, labels, images=images, truncation=truncation, seed=seed)
+    return _examined(reader, generator, labels, examiner, shots, seen, truncation, seed)
+
+
+def _samples(
+    generator: GeneratorBackbone,
+    codebook: Codebook,
+    annotations: Path | None,
+    judge: Judge | None,
+    shots: int,
+    truncation: float,
+    seed: int,
+) -> LabelledSamples:
+    if annotations is not None:
+        return read_annotations(annotations, generator)
+    assert judge is not None
+    z = pick_samples(generator, codebook, shots, truncation=truncation, seed=seed)
+    return judged_samples(generator, judge, z, truncation)
+
+
+def _by_judge(generator: GeneratorBackbone, judge: Judge) -> Callable[[Styles], Masks]:
+    def teacher(ws: Styles) -> Masks:
+        return judge.segment(plain_images(generator, ws))
+
+    return teacher
+
+
+@torch.no_grad()
+def plain_images(generator: GeneratorBackbone, ws: Styles) -> Images:
+    """Plain samples in [-1, 1].
+
+    Args:
+        generator: frozen.
+        ws: styles of the samples.
+    """
+    return generator.render(generator.features(ws), ws).float().clamp(-1, 1)
+
+
+@torch.no_grad()
+def _examined(
+    reader: Reader,
+    generator: GeneratorBackbone,
+    labels: LabelSet,
+    judge: Judge | None,
+    shots: int,
+    seen: torch.Tensor,
+    truncation: float,
+    seed: int,
+) -> Lesson:
+    counts = {name: int(count) for name, count in zip(labels.classes, seen.tolist(), strict=True)}
+    if judge is None:
+        return Lesson(shots, counts, None, None, None)
+    score = SegmentationScore(labels.num_classes, labels.ignore)
+    device = next(reader.parameters()).device
+    for start in range(0, CHECKED, 32):
+        part = torch.arange(start, start + 32, device=device)
+        ws = generator.map(fixed_latents(part, generator.z_dim, seed=seed, purpose="reader check"), truncation)
+        images = plain_images(generator, ws)
+        score.update(reader(images).argmax(dim=1).cpu(), judge.segment(images).cpu())
+    result = score.compute()
+    shown = seen > 0 if bool(seen.any()) else torch.ones_like(seen, dtype=torch.bool)
+    lesson = Lesson(
+        shots,
+        counts,
+        float(result.miou),
+        float(result.iou[shown].nanmean()),
+        float(result.accuracy),
+    )
+    logger.info("The reader has learnt: %s", lesson)
+    return lesson

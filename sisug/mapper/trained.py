@@ -1,0 +1,151 @@
+"""A trained mapper with all that it needs (result of stage 2): read from a run's checkpoint, or from a small file.
+
+Both hold the rearranger and the codebook too, so that a mapper needs nothing but its generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sisug.conditions.condition import Condition, Encoded
+from sisug.conditions.registry import condition_from_dict
+from sisug.errors import CheckpointError, DataError
+from sisug.generators.native import differences, listed, part_of
+from sisug.mapper.network import Mapper
+from sisug.rearranger.trained import (
+    TrainedRearranger,
+    assemble,
+    find_generator,
+    read_checkpoint,
+    reference,
+    tensors_of,
+)
+from sisug.training.network_file import read_network_file, write_network_file
+from sisug.types import ProxyMasks
+
+ASSETS = Path(__file__).parent / "assets"
+
+SHIPPED: Mapping[str, Path] = {path.stem: path for path in sorted(ASSETS.glob("*.safetensors"))}
+"""The mappers that come with the project: avatars-seg, and so on."""
+
+FORMAT = "sisug-mapper-1"
+
+REMEDY = "give a checkpoint of `make train-mapper`, a file of `sisug mapper export`, or one that ships: " + (
+    ", ".join(SHIPPED) or "none does"
+)
+
+
+@dataclass(frozen=True)
+class TrainedMapper:
+    """What synthesis needs: all frozen.
+
+    Args:
+        rearranger: with its generator and codebook.
+        network: the mapper, with averaged weights.
+        condition: what it reads.
+        width: of the mapper.
+        lesson: what its labels were, see ``sisug.mapper.teaching.Lesson``; empty where there were none.
+        source: file that it came from.
+    """
+
+    rearranger: TrainedRearranger
+    network: Mapper
+    condition: Condition
+    width: int
+    lesson: Mapping[str, Any]
+    source: str
+
+    @torch.no_grad()
+    def proxy_masks(self, encoded: Encoded) -> ProxyMasks:
+        """Proxy masks of encoded conditions.
+
+        Args:
+            encoded: conditions, at the generator's resolution.
+        """
+        logits: Tensor = self.network(encoded)
+        return logits.argmax(dim=1)
+
+
+def load_mapper(path_or_name: str | Path, generator: str | None = None) -> TrainedMapper:
+    """Read a trained mapper, its rearranger and its generator, on the CPU.
+
+    Args:
+        path_or_name: a run's checkpoint, a file of ``write_mapper``, or the name of one that comes with sisug.
+        generator: file or preset to take in the place of the one that the file names, which may have been moved.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or holds something else.
+        FingerprintMismatch: the generator's weights are others than those that it was trained with.
+    """
+    path = SHIPPED.get(str(path_or_name), Path(path_or_name))
+    tensors, record = _read_run(path) if path.suffix == ".ckpt" else _read_file(path)
+    settings = record["rearranger"]
+    found = find_generator(record["generator"], settings["split"], generator, path)
+    rearranger = assemble(settings, tensors, found, path)
+    try:
+        condition = condition_from_dict(record["condition"])
+        network = Mapper(
+            condition.channels, settings["clusters"], found.resolution, found.split, width=int(record["width"])
+        )
+    except (DataError, KeyError, TypeError, RuntimeError) as error:
+        raise _unusable(path, f"its record makes no mapper: {error}") from error
+    weights = part_of(tensors, "mapper.")
+    problems = differences(network.state_dict(), weights, side="its record says")
+    if problems:
+        raise _unusable(path, listed(problems))
+    network.load_state_dict(weights)
+    network.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    return TrainedMapper(rearranger, network, condition, int(record["width"]), record.get("lesson") or {}, str(path))
+
+
+def write_mapper(trained: TrainedMapper, path: Path, **report: Any) -> None:
+    """Write a mapper and its rearranger in half precision with their record, whole or not at all.
+
+    Args:
+        trained: to write.
+        path: the ``.safetensors`` file; the record lies beside it as ``.json``.
+        report: how it was trained and measured, for readers; JSON values.
+
+    Raises:
+        ConfigError: another suffix.
+    """
+    record = {
+        "condition": trained.condition.to_dict(),
+        "width": trained.width,
+        "lesson": dict(trained.lesson),
+        "rearranger": dict(trained.rearranger.settings),
+        "generator": reference(trained.rearranger),
+    }
+    tensors = tensors_of(trained.rearranger)
+    tensors |= {f"mapper.{name}": value for name, value in trained.network.state_dict().items()}
+    write_network_file(path, FORMAT, tensors, record | report, exact=("codebook.",))
+
+
+def _read_run(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    content = read_checkpoint(path, "the mapper", REMEDY)
+    missing = {"condition", "rearranger", "generator", "hyper_parameters", "state_dict"} - content.keys()
+    if missing:
+        raise _unusable(path, "it is a checkpoint of another stage")
+    state = content["state_dict"]
+    averaged = {
+        f"mapper.{name.removeprefix('average.average:').replace('/', '.')}": value
+        for name, value in state.items()
+        if name.startswith("average.average:")
+    }
+    tensors = {k: v for k, v in state.items() if k.startswith(("codebook.", "rearranger.", "mapper."))}
+    return tensors | averaged, content | {"width": content["hyper_parameters"]["width"]}
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    needed = ("condition", "width", "rearranger", "generator")
+    return read_network_file(path, FORMAT, needed, "the mapper", REMEDY)
+
+
+def _unusable(path: Path, cause: str) -> CheckpointError:
+    return CheckpointError(f"the mapper {path} cannot be used", cause, REMEDY)

@@ -1,0 +1,233 @@
+"""A trained rearranger with what it belongs to (result of stage 1): read from a run's checkpoint, or from a small file.
+
+The small file is safetensors in half precision with a JSON record beside it, as generators and judges are stored.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sisug.errors import CheckpointError, FingerprintMismatch
+from sisug.generators import Features, GeneratorBackbone, load_generator
+from sisug.generators.native import differences, listed, part_of
+from sisug.proxies.codebook import Codebook
+from sisug.rearranger.network import LayoutMask, Rearranger
+from sisug.training.network_file import read_network_file, write_network_file
+from sisug.types import ProxyMasks, Styles
+
+ASSETS = Path(__file__).parent / "assets"
+
+SHIPPED: Mapping[str, Path] = {"avatars": ASSETS / "avatars-64.safetensors"}
+"""The rearrangers that come with the project, by the name of their generator."""
+
+FORMAT = "sisug-rearranger-1"
+
+SETTINGS = ("split", "clusters", "normalisation", "width", "heads", "key_channels", "bands", "refinement", "truncation")
+"""Of the module's arguments those that shape the networks or say which samples they learnt from."""
+
+REMEDY = "give a checkpoint of `make train-rearranger`, a file of `sisug rearranger export`, or the name 'avatars'"
+
+
+@dataclass(frozen=True)
+class TrainedRearranger:
+    """What stage 2 and synthesis build on: all frozen.
+
+    Args:
+        generator: that it lays out.
+        codebook: vocabulary of its masks.
+        network: the rearranger, with averaged weights.
+        settings: those of ``SETTINGS``.
+        source: file that it came from.
+    """
+
+    generator: GeneratorBackbone
+    codebook: Codebook
+    network: Rearranger
+    settings: Mapping[str, Any]
+    source: str
+
+    @property
+    def truncation(self) -> float:
+        """Of the samples that it learnt from."""
+        return float(self.settings["truncation"])
+
+    def features(self, ws: Styles) -> tuple[Features, ProxyMasks]:
+        """Features of samples at the split, and their proxy masks.
+
+        Args:
+            ws: styles of the samples.
+        """
+        features = self.generator.features(ws)
+        return features, self.codebook.assign(features.map)
+
+    def lay_out(self, features: Features, mask: ProxyMasks, target: LayoutMask) -> Features:
+        """Features of samples in another layout.
+
+        Args:
+            features: of the samples.
+            mask: their own proxy masks.
+            target: the layout to take.
+        """
+        result: Features = self.network(features, mask, target)
+        return result
+
+
+def load_rearranger(path_or_preset: str | Path, generator: str | None = None) -> TrainedRearranger:
+    """Read a trained rearranger and its generator, on the CPU.
+
+    Args:
+        path_or_preset: a run's checkpoint, a file of ``write_rearranger``, or the name of one that comes with sisug.
+        generator: file or preset to take in the place of the one that the file names, which may have been moved.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or holds something else.
+        FingerprintMismatch: the generator's weights are others than those that it was trained with.
+    """
+    path = SHIPPED.get(str(path_or_preset), Path(path_or_preset))
+    settings, tensors, record = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_file(path)
+    return assemble(settings, tensors, find_generator(record, settings["split"], generator, path), path)
+
+
+def assemble(
+    settings: Mapping[str, Any], tensors: Mapping[str, Tensor], generator: GeneratorBackbone, path: Path
+) -> TrainedRearranger:
+    """A trained rearranger of its parts.
+
+    Args:
+        settings: those of ``SETTINGS``.
+        tensors: ``codebook.*`` and ``rearranger.*``.
+        generator: that it was trained with.
+        path: file that they came from.
+
+    Raises:
+        CheckpointError: the parts do not fit together, or the codebook was never fitted.
+    """
+    try:
+        codebook = Codebook(settings["clusters"], generator.feature_channels, settings["normalisation"])
+        shape = {name: settings[name] for name in ("width", "heads", "key_channels", "bands", "refinement")}
+        network = Rearranger(generator.feature_channels, settings["clusters"], generator.split, **shape)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _unusable(path, f"its settings make no network: {error}") from error
+    for part, name in ((codebook, "codebook."), (network, "rearranger.")):
+        found = part_of(tensors, name)
+        problems = differences(part.state_dict(), found, side="its settings say")
+        if problems:
+            raise _unusable(path, listed(problems))
+        part.load_state_dict({key: value.to(part.state_dict()[key].dtype) for key, value in found.items()})
+        part.requires_grad_(False).eval()
+    if not codebook.is_fitted:
+        raise _unusable(path, "its codebook has no centroids: training had not begun")
+    network.to(memory_format=torch.channels_last)
+    return TrainedRearranger(generator, codebook, network, dict(settings), str(path))
+
+
+def write_rearranger(trained: TrainedRearranger, path: Path, **report: Any) -> None:
+    """Write a rearranger in half precision with its record, each under its name only when it is complete.
+
+    Args:
+        trained: to write.
+        path: the ``.safetensors`` file; the record lies beside it as ``.json``.
+        report: how it was trained and measured, for readers; JSON values.
+
+    Raises:
+        ConfigError: another suffix.
+    """
+    record = {"settings": dict(trained.settings), "generator": reference(trained)} | report
+    write_network_file(path, FORMAT, tensors_of(trained), record, exact=("codebook.",))
+
+
+def tensors_of(trained: TrainedRearranger) -> dict[str, Tensor]:
+    """Tensors of ``assemble``."""
+    parts = {"codebook": trained.codebook, "rearranger": trained.network}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def reference(trained: TrainedRearranger) -> dict[str, Any]:
+    """How files of later stages name the generator."""
+    return {"source": trained.generator.source, "fingerprint": trained.generator.fingerprint}
+
+
+def find_generator(record: Mapping[str, Any], split: int | None, given: str | None, path: Path) -> GeneratorBackbone:
+    """The generator that a file of a later stage names.
+
+    Args:
+        record: of ``reference``.
+        split: resolution of the cut, pixels.
+        given: file or preset that the user gives in its place; None for none.
+        path: the file that names it.
+
+    Raises:
+        CheckpointError: it is not where it was.
+        FingerprintMismatch: its weights are others.
+    """
+    source = str(record.get("source")) if given is None else given
+    try:
+        generator = load_generator(source, split)
+    except CheckpointError as error:
+        if given is not None:
+            raise
+        raise CheckpointError(
+            f"{path} needs the generator {source!r} (fingerprint {str(record.get('fingerprint'))[:12]})",
+            str(error),
+            "where is it now? Give it with the option generator",
+        ) from error
+    if generator.fingerprint != record.get("fingerprint"):
+        raise FingerprintMismatch(
+            f"{path} was trained with the generator {record.get('source')!r} ({str(record.get('fingerprint'))[:12]})",
+            f"{generator.source!r} has other weights ({generator.fingerprint[:12]})",
+            "give that generator",
+        )
+    return generator
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:
+    content = read_checkpoint(path, "the rearranger", REMEDY)
+    arguments, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
+    if "generator" not in content or not {"clusters", "width", "refinement"} <= set(arguments):
+        raise _unusable(path, "it is a checkpoint of another stage")
+    averaged = {
+        f"rearranger.{name.removeprefix('average.average:').replace('/', '.')}": value
+        for name, value in state.items()
+        if name.startswith("average.average:")
+    }
+    tensors = {name: value for name, value in state.items() if name.startswith(("codebook.", "rearranger."))}
+    return {name: arguments.get(name) for name in SETTINGS}, tensors | averaged, content["generator"]
+
+
+def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """A training checkpoint, as data: nothing in it is run.
+
+    Args:
+        path: a ``.ckpt`` file.
+        what: it should hold, for messages.
+        remedy: for messages.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{what} {path} cannot be used", "there is no such file", remedy)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise CheckpointError(f"{what} {path} cannot be used", f"it is damaged: {reason}", remedy) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{what} {path} cannot be used", "it is no training checkpoint", remedy)
+    return content
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:
+    tensors, record = read_network_file(path, FORMAT, ("settings", "generator"), "the rearranger", REMEDY)
+    return dict(record["settings"]), tensors, record["generator"]
+
+
+def _unusable(path: Path, cause: str) -> CheckpointError:
+    return CheckpointError(f"the rearranger {path} cannot be used", cause, REMEDY)
