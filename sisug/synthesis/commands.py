@@ -1,0 +1,248 @@
+"""`sisug generate` (inference): images of a drawing, or of all drawings in a folder, with a sheet and a record."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sisug.data.images.scan import list_images
+from sisug.errors import ConfigError, DataError, SisugError, check_range
+from sisug.synthesis.layouts import Layout, distinct
+from sisug.synthesis.looks import Looks, Source
+from sisug.synthesis.output_folder import SHEET, check_names, check_unused, check_writable, write_record
+from sisug.synthesis.result import GeneratedImages, file_name
+from sisug.synthesis.seeds import parse_seeds
+from sisug.synthesis.sheet import MOST_ROWS, Row, contact_sheet, sheet_row
+from sisug.synthesis.synthesizer import BATCH, DEFAULT_SEEDS, Synthesizer, check_truncation, device_of
+from sisug.training.atomic_file import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def generate(
+    mapper: str | None = None,
+    input: Path | None = None,
+    out: Path | None = None,
+    seeds: str | None = None,
+    truncation: float = 0.7,
+    style_from: str | None = None,
+    style_mix: int | None = None,
+    exemplar: str | None = None,
+    rearranger: str | None = None,
+    generator: str | None = None,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> str:
+    """Images of every drawing in every look: one PNG each, a contact sheet and a JSON record to make them again.
+
+    Args:
+        mapper: checkpoint of `make train-mapper`, file of `sisug mapper export`, or the name of one that ships.
+        input: a drawing, or a folder, of which all pictures are taken.
+        out: folder for the results, made if need be.
+        seeds: of the looks, like 0-7 or 1,5,9-12; 0-7 if left out.
+        truncation: 0 to 1; smaller for looks that vary less and fail less.
+        style_from: one look for all, in the place of seeds: a seed, or a picture's file.
+        style_mix: seed of another look that gives the fine layers.
+        exemplar: seed of a sample, or a picture's file, whose structure is taken in the place of a drawing.
+        rearranger: checkpoint, file, or name of one that ships; for --exemplar without a mapper.
+        generator: file or preset in the place of the one that the mapper names, where that has been moved.
+        batch_size: images at a time.
+        device: auto for a GPU where there is one, cpu, or cuda:N.
+        overwrite: replace the images of another command in the folder.
+
+    Returns:
+        A line that says what was written.
+
+    Raises:
+        SisugError: an option cannot be used, or a file; with several drawings, after the others were finished.
+    """
+    out = _check_options(mapper, input, out, exemplar, rearranger, seeds, style_from)
+    like = None if exemplar is None else _seed_or_file(exemplar)
+    style = None if style_from is None else _seed_or_file(style_from)
+    check_truncation(truncation)
+    check_range(batch_size=batch_size, above=0)
+    device_of(device)
+    chosen = None if style_from is not None else parse_seeds(seeds) if seeds is not None else list(DEFAULT_SEEDS)
+    options = {
+        "mapper": mapper, "rearranger": rearranger, "generator": generator, "input": input, "exemplar": exemplar,
+        "seeds": seeds, "truncation": truncation, "style_from": style_from, "style_mix": style_mix,
+        "batch_size": batch_size, "device": device, "out": out,
+    }  # fmt: skip
+    command = shlex.join(["sisug", "generate", *_as_options(options)])
+    check_writable(out)
+    check_unused(out, command, overwrite)
+    drawings = [] if input is None else _drawings(input, out)
+    if mapper is not None:
+        synthesizer = Synthesizer.load(mapper, generator, device)
+    else:
+        assert rearranger is not None
+        synthesizer = Synthesizer.from_rearranger(rearranger, generator, device)
+    layouts, failed = _layouts(synthesizer, drawings)
+    if like is not None:
+        layouts = [synthesizer.exemplar(like, truncation)]
+    if not layouts:
+        raise _all_failed(input, failed)
+    layouts = distinct(layouts)
+    if chosen is not None:
+        check_names(out, [file_name(each.name, f"seed{seed}") for each in layouts for seed in chosen], overwrite)
+    looks = synthesizer.looks(chosen, truncation=truncation, style_from=style, style_mix=style_mix)
+    names = [file_name(layout.name, look) for layout in layouts for look in looks.labels]
+    check_names(out, names, overwrite)
+    _write_images(synthesizer, layouts, looks, batch_size, out)
+    record = synthesizer.record(layouts, looks) | {
+        "batch_size": batch_size,
+        "failed": [
+            {"file": str(path), "state": error.state, "cause": error.cause, "remedy": error.remedy}
+            for path, error in failed
+        ],
+        "files": [*names, SHEET],
+        "command": command,
+    }
+    write_record(out, record)
+    if failed:
+        raise _some_failed(failed, len(drawings), out)
+    return f"{len(names)} images of {len(layouts)} drawings in {out}, all of them in {out / SHEET}"
+
+
+def _check_options(
+    mapper: str | None,
+    input: Path | None,
+    out: Path | None,
+    exemplar: str | None,
+    rearranger: str | None,
+    seeds: str | None,
+    style_from: str | None,
+) -> Path:
+    """Refuse what is missing or contradicts itself; the folder for the results."""
+
+    def refuse(state: str, cause: str, remedy: str) -> ConfigError:
+        return ConfigError(state, cause, f"{remedy}; `sisug generate --help` lists all options")
+
+    if out is None:
+        raise refuse("--out is missing", "images need a folder to lie in", "add --out FOLDER")
+    if mapper is not None and rearranger is not None:
+        raise refuse("--mapper and --rearranger", "a mapper brings its own rearranger", "leave out --rearranger")
+    if exemplar is not None and input is not None:
+        raise refuse("--input and --exemplar", "both say the layout of the images", "leave out one of them")
+    if exemplar is not None and mapper is None and rearranger is None:
+        raise refuse(
+            "--rearranger is missing", "it lays looks out as the exemplar", "add --rearranger CHECKPOINT (or --mapper)"
+        )
+    if exemplar is None and input is None:
+        raise refuse("--input is missing", "a drawing gives the layout", "add --input FILE_OR_FOLDER, or --exemplar")
+    if exemplar is None and mapper is None:
+        raise refuse("--mapper is missing", "it reads drawings", "add --mapper CHECKPOINT")
+    if seeds is not None and style_from is not None:
+        raise refuse("--seeds and --style_from", "both say the look of the images", "leave out one of them")
+    return out
+
+
+def _as_options(options: dict[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if value is not None:
+            yield from (f"--{name}", str(value))
+
+
+def _seed_or_file(text: str) -> Source:
+    """A seed where it is a whole number, else a file; a file named like a number is reached as ./7.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if re.fullmatch(r"\d+", text, flags=re.ASCII):
+        return int(text)
+    if not Path(text).is_file():
+        raise DataError(f"{text!r} is neither a seed nor a picture", "there is no such file", "check the path")
+    return Path(text)
+
+
+def _drawings(given: Path, out: Path) -> list[Path]:
+    """The files to read.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: they lie where the images are to be written.
+    """
+    if given.is_file():
+        return [given]
+    if not given.exists():
+        raise DataError(f"the input {given} does not exist", "there is no file or folder there", "check the path")
+    files = [given / file.name for file in list_images(given)[0] if "/" not in file.name]
+    if not files:
+        raise DataError(
+            f"the folder {given} holds no pictures", "all that it has lie in folders below it", "give one of those"
+        )
+    if out.resolve() == given.resolve():
+        raise ConfigError(
+            f"--out {out} is the folder of the drawings",
+            "the same command would take its images for drawings the next time",
+            "choose another --out",
+        )
+    return files
+
+
+def _layouts(synthesizer: Synthesizer, drawings: list[Path]) -> tuple[list[Layout], list[tuple[Path, SisugError]]]:
+    """What the mapper makes of the drawings, and those that it cannot read."""
+    layouts: list[Layout] = []
+    failed: list[tuple[Path, SisugError]] = []
+    for path in drawings:
+        try:
+            layouts.append(synthesizer.layout(path))
+        except DataError as error:
+            failed.append((path, error))
+    return layouts, failed
+
+
+def _write_images(synthesizer: Synthesizer, layouts: list[Layout], looks: Looks, batch_size: int, out: Path) -> None:
+    """Write one PNG an image as soon as all of a layout's are there, and the sheet at last."""
+    rows: list[Row] = []
+    held: list[torch.Tensor] = []
+    console = Console(stderr=True)
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(layouts) * len(looks))
+        waiting = iter(layouts)
+        for batch in synthesizer.images(layouts, looks, batch_size):
+            progress.advance(task, len(batch))
+            held.extend(batch)
+            while len(held) >= len(looks):
+                layout, images = next(waiting), torch.stack(held[: len(looks)])
+                del held[: len(looks)]
+                done = GeneratedImages(images[None], (layout.name,), looks.labels, layout.shown[None], {})
+                done.save(out)
+                if len(rows) < MOST_ROWS:
+                    rows.append(sheet_row(layout.name, layout.shown, images))
+    if len(layouts) > MOST_ROWS:
+        logger.info("%s shows the first %d of %d drawings", SHEET, MOST_ROWS, len(layouts))
+    sheet = contact_sheet(rows, looks.labels)
+    with atomic_write(out / SHEET) as file:
+        sheet.save(file, format="PNG")
+
+
+def _all_failed(given: Path | None, failed: list[tuple[Path, SisugError]]) -> SisugError:
+    if len(failed) == 1:
+        return failed[0][1]
+    return DataError(
+        f"none of the {len(failed)} pictures in {given} can be used", _listed(failed), "correct them and try again"
+    )
+
+
+def _some_failed(failed: list[tuple[Path, SisugError]], total: int, out: Path) -> DataError:
+    return DataError(
+        f"{len(failed)} of {total} drawings gave no images; those of the others are in {out}",
+        _listed(failed),
+        "correct the files named and give the same command again",
+    )
+
+
+def _listed(failed: list[tuple[Path, SisugError]]) -> str:
+    return "".join(f"\n- {error}" for _, error in failed)
