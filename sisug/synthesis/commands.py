@@ -17,7 +17,7 @@ from sisug.data.images.scan import list_images
 from sisug.errors import ConfigError, DataError, SisugError, check_range
 from sisug.synthesis.layouts import Layout, distinct
 from sisug.synthesis.looks import Looks, Source
-from sisug.synthesis.output_folder import SHEET, check_names, check_unused, check_writable, write_record
+from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, check_writable, write_record
 from sisug.synthesis.result import GeneratedImages, file_name
 from sisug.synthesis.seeds import parse_seeds
 from sisug.synthesis.sheet import MOST_ROWS, Row, contact_sheet, sheet_row
@@ -110,7 +110,7 @@ def generate(
     write_record(out, record)
     if failed:
         raise _some_failed(failed, len(drawings), out)
-    return f"{len(names)} images of {len(layouts)} drawings in {out}, all of them in {out / SHEET}"
+    return f"{out}: {len(names)} PNG, all of them in {SHEET}; {RECORD} says how to make them again"
 
 
 def _check_options(

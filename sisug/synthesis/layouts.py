@@ -34,7 +34,7 @@ class Layout:
     Args:
         name: for file names and labels.
         mask: proxy mask.
-        shown: what was given, as a picture.
+        shown: what was given, as a picture; of an exemplar, what the generator makes of it.
         record: how to find it again; JSON values.
     """
 

@@ -54,7 +54,7 @@ def test_one_drawing(generate: Command, tmp_path: Path, capsys: pytest.CaptureFi
     images = {f"face-seed{seed}.png" for seed in (0, 1, 2, 7)}
     assert files.keys() == images | {"sheet.png", "generate.json"}
     assert len({files[name] for name in images}) == 4
-    assert "4 images of 1 drawings in out" in capsys.readouterr().out
+    assert "out: 4 PNG" in capsys.readouterr().out
     record = json.loads(files["generate.json"])
     assert set(record["files"]) == images | {"sheet.png"}
     assert record["failed"] == []

@@ -43,7 +43,8 @@ def test_three_lines(mapper_file: Path, tmp_path: Path) -> None:
     assert float(images.images.abs().max()) <= 1
     assert len(images) == 8
     with Image.open(tmp_path / "out.png") as sheet:
-        assert sheet.width > 9 * 192 and sheet.height > 192
+        assert sheet.width > 9 * 192
+        assert sheet.height > 192
 
 
 def test_it_is_what_the_pieces_give(synthesizer: Synthesizer) -> None:
@@ -159,7 +160,7 @@ def test_what_cannot_be_a_drawing(synthesizer: Synthesizer, given: Any, message:
 
 def test_a_mask_for_a_mapper_of_edges(edges_file: Path) -> None:
     synthesizer = Synthesizer.load(edges_file)
-    with pytest.raises(DataError, match="'edges'.*reads no classes"):
+    with pytest.raises(DataError, match=r"'edges'.*reads no classes"):
         synthesizer.generate(mask(), [0])
     assert synthesizer.generate(torch.rand(1, 16, 16), [0]).images.shape == (1, 1, 3, 16, 16)
 
@@ -201,6 +202,7 @@ def test_a_look_from_a_picture(
     synthesizer: Synthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sisug.synthesis.inversion.CANDIDATES", 32)
+    monkeypatch.setattr("sisug.synthesis.inversion.STEPS", 100)
     ws = synthesizer.looks([11], truncation=0.7).ws
     picture = synthesizer.generator.render(synthesizer.generator.features(ws), ws).clamp(-1, 1)
     # Larger, so that it has to be brought to size; and not under inference_mode, which inversion must leave.
