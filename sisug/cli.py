@@ -9,6 +9,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,10 @@ TOOLS: dict[str, tuple[str, str]] = {
         "generator samples as pictures to paint, with a palette",
     ),
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
+    "generate": (
+        "sisug.synthesis.commands:generate",
+        "images of drawings: --mapper FILE --input FILE|FOLDER --out FOLDER",
+    ),
     "generator convert": (
         "sisug.generators.commands:convert",
         "write a generator of any family as sisug's own file, or another tool's",
@@ -126,7 +131,8 @@ def _run_tool(arguments: list[str]) -> None:
             from sisug.training.memory import keep_freed_memory
 
             keep_freed_memory()
-            result = auto_cli(_load(TOOLS[name][0]), args=arguments[length:], prog=f"sisug {name}", as_positional=True)
+            options = [_with_underscores(argument) for argument in arguments[length:]]
+            result = auto_cli(_load(TOOLS[name][0]), args=options, prog=f"sisug {name}", as_positional=True)
             if result is not None:
                 sys.stdout.write(f"{result}\n")
             return
@@ -136,6 +142,11 @@ def _run_tool(arguments: list[str]) -> None:
         return
     sys.stderr.write(f"{top_help()}\nerror: there is no command {' '.join(arguments[:2])!r}\n")
     raise SystemExit(BAD_INPUT)
+
+
+def _with_underscores(argument: str) -> str:
+    """`--style-from=3` as `--style_from=3`, the only spelling that jsonargparse knows; values stay as they are."""
+    return re.sub(r"^--[a-z][a-z-]*", lambda found: "--" + found[0][2:].replace("-", "_"), argument)
 
 
 def top_help() -> str:

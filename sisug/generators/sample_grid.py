@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sisug.errors import check_range
 from sisug.generators.module import GeneratorModule
-from sisug.training.image_grid import log_grid, make_grid
+from sisug.training.grid_logging import log_grid
+from sisug.training.image_grid import make_grid
 
 
 class SampleGrid(Callback):

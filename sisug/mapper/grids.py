@@ -8,7 +8,8 @@ from sisug.errors import ConfigError
 from sisug.mapper.module import MapperModule
 from sisug.mapper.result import Synthesis
 from sisug.proxies.palette import colour_proxy_masks
-from sisug.training.image_grid import GridRow, log_grid, make_grid
+from sisug.training.grid_logging import log_grid
+from sisug.training.image_grid import GridRow, make_grid
 
 
 class SynthesisGrid(Callback):

@@ -8,7 +8,8 @@ from sisug.errors import ConfigError
 from sisug.proxies.palette import colour_proxy_masks
 from sisug.rearranger.module import RearrangerModule
 from sisug.rearranger.result import Rearrangement
-from sisug.training.image_grid import GridRow, log_grid, make_grid
+from sisug.training.grid_logging import log_grid
+from sisug.training.image_grid import GridRow, make_grid
 
 LABELS = ("source", "target mask", "target", "result", "self")
 

@@ -1,22 +1,17 @@
-"""Labelled grids of images (every stage): written to the run folder and sent to the loggers that show images."""
+"""Labelled grids of images (every stage), as pictures and as files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid as tile
 
 from sisug.training.atomic_file import atomic_write
-from sisug.training.run_folder import run_folder
-from sisug.training.throughput import images_seen_of
 
 GridRow = Float[Tensor, "_ 3 _ _"] | UInt8[Tensor, "_ 3 _ _"]
 """Images of one row: float in [-1, 1], or uint8 (coloured masks)."""
@@ -67,43 +62,15 @@ def save_grid(rows: Sequence[GridRow], path: str | Path, labels: Sequence[str]) 
         labels: one a row.
 
     Returns:
-        The grid, for `log_grid`.
+        The grid.
 
     Raises:
         ValueError: see `make_grid`.
         RunError: the disk is full.
     """
     grid = make_grid(rows, labels)
-    _write(grid, Path(path))
+    write_grid(grid, Path(path))
     return grid
-
-
-def log_grid(trainer: Trainer, name: str, grid: Image.Image) -> Path | None:
-    """Write a grid to the run folder as `grids/NAME-KIMG.png`, and send it to TensorBoard and W&B where they are used.
-
-    Args:
-        trainer: of a module with a buffer `images_seen`.
-        name: as in the loggers ("val/rearranged"); slashes become dashes in the file name.
-        grid: from `make_grid`.
-
-    Returns:
-        The file, or None on ranks other than the first, which write nothing.
-
-    Raises:
-        ConfigError: the module does not count images.
-        RunError: the disk is full.
-    """
-    if not trainer.is_global_zero:
-        return None
-    seen = int(images_seen_of(trainer.lightning_module))
-    path = run_folder(trainer) / "grids" / f"{name.replace('/', '-')}-{seen // 1000:06d}.png"
-    _write(grid, path)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, np.asarray(grid), global_step=seen, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(name, images=[grid], caption=[f"{seen / 1000:g} kimg"])
-    return path
 
 
 def _to_uint8(row: GridRow) -> UInt8[Tensor, "_ 3 _ _"]:
@@ -113,6 +80,15 @@ def _to_uint8(row: GridRow) -> UInt8[Tensor, "_ 3 _ _"]:
     return ((row.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _write(grid: Image.Image, path: Path) -> None:
+def write_grid(grid: Image.Image, path: Path) -> None:
+    """Write a grid as PNG, whole or not at all.
+
+    Args:
+        grid: of `make_grid`.
+        path: where the file is to lie.
+
+    Raises:
+        RunError: the disk is full.
+    """
     with atomic_write(path) as file:
         grid.save(file, format="PNG")

@@ -16,7 +16,8 @@ from toy_training import ToyModule
 
 from sisug.errors import ConfigError
 from sisug.training.csv_logger import RunCSVLogger
-from sisug.training.image_grid import log_grid, make_grid, save_grid
+from sisug.training.grid_logging import log_grid
+from sisug.training.image_grid import make_grid, save_grid
 
 
 def cells(grid: Image.Image, rows: int, columns: int, size: int, gap: int = 2) -> np.ndarray[Any, Any]:
