@@ -2,11 +2,13 @@
 
 VENV ?= .venv
 DATA ?= avatars
+CONDITION ?= seg
+SHOTS ?= 1
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-generator train-rearranger train-judge test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
@@ -28,9 +30,10 @@ endif
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: DATA=$(DATA), ARGS= (options for sisug), VENV=$(VENV)."
+	@echo "  Variables: DATA=$(DATA), CONDITION=$(CONDITION), SHOTS=$(SHOTS), ARGS= (options for sisug), VENV=$(VENV)."
 	@echo "  DATA of train-rearranger: $(notdir $(basename $(wildcard experiments/generator/*.yaml))),"
 	@echo "  or a generator's file (.safetensors, .pkl, .pt, .pth, .ckpt); of train-generator: avatars, or a folder of pictures."
+	@echo "  CONDITION: seg, scribble, edges, sketch, depth. ANNOTATIONS=FOLDER has labels of your own (sisug annotate export)."
 	@echo "  bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
 	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
@@ -38,6 +41,30 @@ setup: $(STAMP)  ## Make the environment (the other targets do so by themselves)
 
 train-rearranger: $(GENERATOR) $(STAMP)  ## Stage 1: train the rearranger on a preset or a generator file
 	$(BIN)/sisug fit $(LAYERS) $(ARGS)
+
+# The rearranger that ships for avatars, else the newest run of stage 1 on DATA. With ANNOTATIONS, a folder of
+# `sisug annotate export`, the labels are yours.
+ifeq ($(DATA),avatars)
+REARRANGER ?= avatars
+else
+REARRANGER ?= $(shell ls -t runs/rearranger-$(notdir $(basename $(DATA)))/version_*/checkpoints/last.ckpt 2> /dev/null | head -n 1)
+endif
+STAGE2 = $(firstword $(wildcard experiments/mapper/$(DATA).yaml) experiments/mapper/file.yaml)
+
+train-mapper: $(STAMP)  ## Stage 2: train the mapper of CONDITION from SHOTS labels
+	@if [ -z "$(REARRANGER)" ]; then \
+	  echo "error: no rearranger of $(DATA) in runs/. Run make train-rearranger DATA=$(DATA) first, or name one: REARRANGER=FILE" >&2; exit 2; fi
+	$(BIN)/sisug fit --config experiments/base.yaml --config $(STAGE2) --model.init_args.rearranger "$(REARRANGER)" \
+	  --model.init_args.condition $(CONDITION) --model.init_args.shots $(SHOTS) \
+	  $(if $(ANNOTATIONS),--model.init_args.annotations "$(ANNOTATIONS)") \
+	  --run.name "mapper-$(notdir $(basename $(DATA)))-$(CONDITION)-$(SHOTS)" $(ARGS)
+
+MAPPER ?= avatars-seg
+INPUT ?= examples/masks
+OUT ?= runs/generated
+
+generate: $(STAMP)  ## Images of the drawings INPUT by MAPPER, into OUT
+	$(BIN)/sisug generate --mapper "$(MAPPER)" --input "$(INPUT)" --out "$(OUT)" $(ARGS)
 
 # DATA is a preset's name, or a folder of pictures.
 ifneq ($(wildcard experiments/train-generator/$(DATA).yaml),)

@@ -59,6 +59,8 @@ TOOLS: dict[str, tuple[str, str]] = {
         "sisug.segmentation.generator_score:score",
         "Fréchet distance and classes of avatar generators",
     ),
+    "mapper export": ("sisug.mapper.commands:export", "write a trained mapper as the small file that generate loads"),
+    "rearranger export": ("sisug.rearranger.commands:export", "write a trained rearranger as a small file"),
     "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
 }
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""

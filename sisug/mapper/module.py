@@ -53,11 +53,12 @@ class MapperModule(LightningModule):
         condition_options: further arguments of that kind.
         labels: name of a label set, or a file that defines one; None trains without labels, as edges and sketches
             allow.
-        shots: samples that the judge labels; 0 lets it label all that the reader learns from (a ceiling, no method).
+        shots: samples that the judge labels, chosen to cover the codebook; 0 lets it label all that the reader learns
+            from (a ceiling, no method).
         annotations: folder of `sisug annotate` with labels of your own, in the place of the judge's.
         judge: name or file of a judge with these classes; it labels the shots, and tells how good the reader is.
         looks: in which the few-shot segmenter sees each labelled sample.
-        segmenter_steps: of its training.
+        segmenter_steps: of its training with one label; a tenth more for each further one.
         reader_images: samples that the reader learns from.
         width: channels of the mapper at the split.
         proxy_weight: of the cross-entropy to the sample's own proxy mask.
@@ -169,7 +170,10 @@ class MapperModule(LightningModule):
             return
         state: Mapping[str, Tensor] | None = None
         if self.trainer.is_global_zero:
-            self.lesson = self._teach()
+            half = self.trainer.precision == "bf16-mixed"
+            # Without the cache of cast weights, which would hide every step of the training inside.
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+                self.lesson = self._teach()
             state = {name: value.cpu() for name, value in self.reader.state_dict().items()}
         # GPUs need not agree to the bit, and every rank must read alike.
         state, self.lesson = self.trainer.strategy.broadcast((state, self.lesson), src=0)

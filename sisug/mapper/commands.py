@@ -1,0 +1,29 @@
+"""`sisug mapper export` (stage 2): from a training checkpoint to the small file that `sisug generate` loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sisug.mapper.trained import load_mapper, write_mapper
+from sisug.metrics.record import git_commit
+from sisug.rearranger.commands import images_seen
+
+
+def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
+    """Write a trained mapper, its rearranger and its codebook in half precision, with a record of what it reads.
+
+    Args:
+        checkpoint: ``.ckpt`` file of a run.
+        out: ``.safetensors`` file to write; its record lies beside it as ``.json``.
+        generator: file or preset in the place of the one that the checkpoint names.
+
+    Returns:
+        A line with the file and its size.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or of another stage.
+        ConfigError: ``out`` has another suffix.
+    """
+    trained = load_mapper(checkpoint, generator)
+    write_mapper(trained, out, images_seen=images_seen(checkpoint), commit=git_commit())
+    return f"{out} ({out.stat().st_size / 1e6:.1f} MB, fp16): reads {trained.condition.name}"
