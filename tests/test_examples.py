@@ -1,0 +1,33 @@
+"""The drawings that come with the project: each is read by the kind of condition that its folder is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sisug.conditions.labels import AVATARS
+from sisug.conditions.registry import condition
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+KINDS = {
+    "masks": "seg",
+    "free-form": "seg",
+    "scribbles": "scribble",
+    "edges": "edges",
+    "sketches": "sketch",
+    "depth": "depth",
+}
+FILES = sorted(EXAMPLES.rglob("*.png"))
+
+
+def test_every_kind_has_examples() -> None:
+    assert {path.parent.name for path in FILES} == set(KINDS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_example_is_read(path: Path) -> None:
+    encoded = condition(KINDS[path.parent.name], AVATARS).load(path, 64)
+    assert encoded.shape[1:] == (64, 64)
+    assert float(encoded.max()) > 0.5
+    assert float(encoded.min()) < 0.1
