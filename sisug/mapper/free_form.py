@@ -27,6 +27,9 @@ PASTED = 0.4
 DELETED = 0.25
 """Chance that a class gives way to what is around it, or to nothing in particular."""
 
+FORGOTTEN = 0.3
+"""Share of masks that say only some of their classes."""
+
 
 def free_form(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Masks:
     """Masks as users may draw them: each moved and bent; some with a class of another mask, some without one of theirs.
@@ -95,6 +98,24 @@ def delete(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Masks:
         if len(neighbours) and float(draw[i]) < DELETED / 2:
             around[i] = neighbours.mode().values
     return torch.where(region, around[:, None, None], masks)
+
+
+def forget(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Masks:
+    """Some of the masks with only a part of their classes, the rest left open: the sample's own proxy mask then teaches
+    what usually goes with that part.
+
+    Args:
+        masks: class numbers.
+        labels: of the masks.
+        stream: of the draws.
+    """
+    share = torch.rand(len(masks), 1, generator=stream)  # how much of the vocabulary each may lose
+    lost = torch.rand(len(masks), labels.num_classes, generator=stream) < share
+    lost &= torch.rand(len(masks), 1, generator=stream) < FORGOTTEN
+    table = torch.cat([lost, torch.ones(len(masks), 1, dtype=torch.bool)], dim=1).to(masks.device)
+    number = masks.masked_fill(masks == labels.ignore, labels.num_classes)  # what is ignored stays so
+    gone = table.gather(1, number.flatten(1)).view_as(masks)
+    return masks.masked_fill(gone, labels.ignore)
 
 
 def a_class_of(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Int64[Tensor, " batch"]:

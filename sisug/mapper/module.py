@@ -13,12 +13,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from sisug.conditions.condition import Encoded
+from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.labels import LabelSet
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, check_range
 from sisug.generators import Features
 from sisug.mapper.checkpoint import check_mapper_checkpoint
-from sisug.mapper.free_form import free_form
+from sisug.mapper.free_form import forget, free_form
 from sisug.mapper.losses import proxy_loss, reading_loss
 from sisug.mapper.network import Mapper, straight_through
 from sisug.mapper.result import Synthesis
@@ -64,7 +65,8 @@ class MapperModule(LightningModule):
         proxy_weight: of the cross-entropy to the sample's own proxy mask.
         reading_weight: of what is read in the synthesised image; 0 trains no reader where the condition needs no masks.
         dice_weight: of the Dice part of the latter.
-        free_share: share of the reading term's masks that are changed beyond the generator's own, 0 to 1.
+        free_share: share of the reading term's masks that are changed beyond the generator's own, 0 to 1; above 0, some
+            masks say only a part of their classes.
         learning_rate: of Adam, betas 0.9 and 0.99.
         gradient_clip: largest norm of the gradient.
         ema_half_life_images: of the averaged weights that validation and synthesis use.
@@ -211,11 +213,14 @@ class MapperModule(LightningModule):
             mask = self.codebook.assign(features.map)
             plain = self.generator.render(features, ws).float().clamp(-1, 1)
             read = None if self.reader is None else self.reader(plain).argmax(dim=1)
-            encoded = self.condition.extract(plain, read, stream)
+            given = read
+            if read is not None and isinstance(self.condition, LabelCondition) and self.free_share > 0:
+                given = forget(read, self.condition.labels, stream)
+            encoded = self.condition.extract(plain, given, stream)
         losses = {"proxy": proxy_loss(self.mapper(encoded), mask)}
         if self.weights["reading"] > 0:
-            assert read is not None
-            losses["reading"] = self._reading(features, mask, ws, plain, read, encoded, stream)
+            assert given is not None
+            losses["reading"] = self._reading(features, mask, ws, plain, given, encoded, stream)
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         optimizer.zero_grad()
         self.manual_backward(total)

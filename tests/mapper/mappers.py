@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sisug.conditions.labels import LabelSet
 from sisug.conditions.registry import condition
 from sisug.generators import load_generator
-from sisug.mapper import Mapper, TrainedMapper
+from sisug.mapper import Mapper, MapperModule, TrainedMapper
 from sisug.proxies.codebook import Codebook
 from sisug.rearranger import Rearranger
 from sisug.rearranger.trained import TrainedRearranger, assemble
@@ -50,3 +51,10 @@ def random_mapper(generator_file: Path, kind: str = "seg", labels: LabelSet | No
         torch.manual_seed(0)
         network = Mapper(reads.channels, 4, 16, 8, width=8).requires_grad_(False).eval()
     return TrainedMapper(rearranger, network, reads, 8, {}, "random")
+
+
+def module_of(rearranger_file: Path, **settings: Any) -> MapperModule:
+    """A mapper that learns in a second; always the same weights."""
+    torch.manual_seed(0)
+    small = {"rearranger": str(rearranger_file), "looks": 1, "segmenter_steps": 2, "reader_images": 8, "width": 8}
+    return MapperModule(**(small | settings))

@@ -6,7 +6,7 @@ import torch
 from mapper.mappers import THREE
 
 from sisug.conditions.labels import AVATARS
-from sisug.mapper.free_form import a_class_of, delete, free_form, moved, paste
+from sisug.mapper.free_form import a_class_of, delete, forget, free_form, moved, paste
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -59,6 +59,18 @@ def test_delete_leaves_a_hole_or_what_lies_around_it() -> None:
             others += filled != 255
     assert holes > 4
     assert others > 4
+
+
+def test_forget_opens_whole_classes_of_some_masks_and_changes_nothing_else() -> None:
+    masks = halves(400)
+    masks[:, 0, 0] = 255
+    out = forget(masks, THREE, stream())
+    changed = (out != masks).flatten(1).any(dim=1)
+    assert 0.15 < float(changed.float().mean()) < 0.3
+    assert bool(((out == masks) | (out == 255)).all())
+    for before, after in zip(masks[changed], out[changed], strict=True):
+        gone = before[after != before].unique().tolist()
+        assert all(bool((after[before == number] == 255).all()) for number in gone), "all of a class, or none"
 
 
 def test_every_class_is_chosen_as_often_whatever_its_size() -> None:

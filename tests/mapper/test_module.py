@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from mapper.mappers import random_rearranger
+from mapper.mappers import module_of
 from rearranger.small import quiet_trainer
 
 from sisug.conditions.labels import AVATARS
@@ -17,21 +17,7 @@ from sisug.errors import CheckpointError, ConfigError, FingerprintMismatch
 from sisug.generators import Generator
 from sisug.generators.native import write_native
 from sisug.mapper import MapperModule, SynthesisGrid, load_mapper, write_mapper
-from sisug.rearranger.trained import load_rearranger, write_rearranger
-
-
-@pytest.fixture(scope="module")
-def rearranger_file(tiny_generator_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rearranger") / "tiny.safetensors"
-    write_rearranger(random_rearranger(tiny_generator_file), path)
-    return path
-
-
-def module_of(rearranger_file: Path, **settings: Any) -> MapperModule:
-    """A mapper that learns in a second; always the same weights."""
-    torch.manual_seed(0)
-    small = {"rearranger": str(rearranger_file), "looks": 1, "segmenter_steps": 2, "reader_images": 8, "width": 8}
-    return MapperModule(**(small | settings))
+from sisug.rearranger.trained import load_rearranger
 
 
 def train(module: MapperModule, folder: Path, images: int = 8, **settings: Any) -> Trainer:

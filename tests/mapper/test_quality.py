@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from mapper.test_module import module_of, rearranger_file  # noqa: F401  # a fixture
+from mapper.mappers import module_of
 from rearranger.small import quiet_trainer
 
 from sisug.data.latents import LatentDataModule
@@ -20,7 +20,7 @@ from sisug.mapper import DrawnConditionQuality
 def test_scores_are_logged_and_recorded_with_their_protocol(
     rearranger_file: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SISUG_CACHE", str(tmp_path / "cache"))
     quality = DrawnConditionQuality(val_masks=3, test_masks=4)
@@ -44,7 +44,7 @@ def test_scores_are_logged_and_recorded_with_their_protocol(
 def test_images_of_the_very_inputs_score_as_the_judge_reads_them(
     rearranger_file: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A mapper and rearranger that gave back the drawn avatars would reach the judge's own score."""
     monkeypatch.setenv("SISUG_CACHE", str(tmp_path / "cache"))
