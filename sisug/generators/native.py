@@ -7,20 +7,20 @@ The tensors decide every setting but two that leave no trace in shapes, which th
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sisug.errors import CheckpointError, ConfigError
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.fingerprint import checksum, fingerprint
 from sisug.generators.stylegan2 import Architecture, Generator
+from sisug.training.atomic_file import atomic_write
 
 CONVERT_HINT = "give the file as its trainer wrote it, or the shipped preset 'avatars'"
 
@@ -216,6 +216,7 @@ def write_native(
 
     Raises:
         ConfigError: weights are too large for float16.
+        RunError: the disk is full.
     """
     tensors = _stored(generator, half)
     mark = fingerprint(tensors)
@@ -235,16 +236,11 @@ def write_native(
         "fingerprint": mark,
         **({} if discriminator is None else {"discriminator_fingerprint": fingerprint(adversary)}),
     } | description
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, temporary)
-        sidecar["crc32"] = checksum(temporary)
-        temporary.replace(path)
-        temporary.write_text(json.dumps(sidecar, indent=1) + "\n")
-        temporary.replace(path.with_suffix(".json"))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as file:  # not save_file, whose files nobody else may read
+        file.write(save(tensors))
+    sidecar["crc32"] = checksum(path)
+    with atomic_write(path.with_suffix(".json")) as file:
+        file.write((json.dumps(sidecar, indent=1) + "\n").encode())
     return mark
 
 

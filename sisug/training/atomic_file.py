@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             raise RunError(
                 f"{path} could not be written",
                 "the disk is full",
-                "free some space and continue with the same command plus `--ckpt_path last`; "
+                "free some space and give the same command again (a training run goes on with `--ckpt_path last`); "
                 "an earlier file of that name is whole",
             ) from error
         raise

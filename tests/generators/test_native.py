@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sisug.errors import CheckpointError
+from sisug.errors import CheckpointError, RunError
 from sisug.generators import Discriminator, Generator, load_discriminator, load_generator
 from sisug.generators.fingerprint import fingerprint
 from sisug.generators.native import write_native
@@ -128,8 +128,8 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sisug.generators.native.save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("sisug.generators.native.save", full_disk)
+    with pytest.raises(RunError, match="disk is full"):
         write_native(path, Generator(4, 4, {4: 4}))
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
