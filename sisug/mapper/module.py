@@ -18,13 +18,13 @@ from sisug.conditions.labels import LabelSet
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, check_range
 from sisug.generators import Features
-from sisug.mapper.checkpoint import check_mapper_checkpoint
 from sisug.mapper.free_form import forget, free_form
 from sisug.mapper.losses import proxy_loss, reading_loss
 from sisug.mapper.network import Mapper, straight_through
 from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
+from sisug.rearranger.checkpoint import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.segmentation.annotation.label_files import read_label_set
 from sisug.segmentation.few_shot.reader import Reader
@@ -117,7 +117,7 @@ class MapperModule(LightningModule):
             raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.register_load_state_dict_post_hook(_generator_may_be_missing)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(generator_may_be_missing)  # type: ignore[no-untyped-call]
         self.labels: LabelSet | None = None if labels is None else read_label_set(labels)
         self.condition = condition_by_name(condition, self.labels, **(condition_options or {}))
         if self.labels is None and (self.condition.needs_masks or reading_weight > 0):
@@ -322,8 +322,7 @@ class MapperModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the generator's weights out, name them by their fingerprint, and say what the mapper reads."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("generator.")}
+        checkpoint["state_dict"] = without_generator(checkpoint["state_dict"])
         checkpoint["generator"] = self.generator_reference
         checkpoint["rearranger"] = self.rearranger_settings
         checkpoint["condition"] = self.condition.to_dict()
@@ -336,11 +335,7 @@ class MapperModule(LightningModule):
             FingerprintMismatch: it was trained with other generator weights.
             CheckpointError: it is no mapper checkpoint, or tensors are missing or left over.
         """
-        check_mapper_checkpoint(checkpoint, self, self.generator)
+        also = {"condition": "it does not say what its mapper reads"}
+        check_checkpoint(checkpoint, self, self.generator, holds="mapper", also=also)
         if checkpoint.get("lesson"):
             self.lesson = Lesson(**checkpoint["lesson"])
-
-
-def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:
-    """Checkpoints leave the generator's weights out, so their absence is no error; that of any other is."""
-    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]

@@ -21,6 +21,7 @@ from sisug.mapper.network import Mapper
 from sisug.rearranger.trained import (
     TrainedRearranger,
     assemble,
+    averaged,
     find_generator,
     read_checkpoint,
     reference,
@@ -133,13 +134,8 @@ def _read_run(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if missing:
         raise _unusable(path, "it is a checkpoint of another stage")
     state = content["state_dict"]
-    averaged = {
-        f"mapper.{name.removeprefix('average.average:').replace('/', '.')}": value
-        for name, value in state.items()
-        if name.startswith("average.average:")
-    }
     tensors = {k: v for k, v in state.items() if k.startswith(("codebook.", "rearranger.", "mapper."))}
-    return tensors | averaged, content | {"width": content["hyper_parameters"]["width"]}
+    return tensors | averaged(state, "mapper"), content | {"width": content["hyper_parameters"]["width"]}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a rearranger's checkpoint must hold (stage 1), checked before anything is copied from it."""
+"""What checkpoints of both stages hold beside the frozen generator, checked before anything is copied from them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,57 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators import GeneratorBackbone
 from sisug.generators.native import differences, listed
 
+NAMED = "it does not name the generator that it belongs to"
+"""Why a checkpoint without a generator's fingerprint is refused."""
 
-def check_rearranger_checkpoint(
-    checkpoint: Mapping[str, Any], module: LightningModule, generator: GeneratorBackbone
+
+def without_generator(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a module, without those of its frozen generator, which checkpoints leave out."""
+    return {name: value for name, value in state.items() if not name.startswith("generator.")}
+
+
+def generator_may_be_missing(module: nn.Module, keys: Any) -> None:
+    """Hook of `load_state_dict`: absence of the generator's weights is no error; that of any other is."""
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]
+
+
+def check_checkpoint(
+    checkpoint: Mapping[str, Any],
+    module: LightningModule,
+    generator: GeneratorBackbone,
+    *,
+    holds: str,
+    also: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse a checkpoint that the module cannot take as a whole.
 
     Args:
         checkpoint: what Lightning read from the file.
-        module: the RearrangerModule that is to take it.
+        module: that is to take it.
         generator: the module's frozen generator.
+        holds: what it should hold, for messages.
+        also: further entries that it must have, and what the lack of each means.
 
     Raises:
         FingerprintMismatch: it was trained with other generator weights.
         CheckpointError: it is of another kind, or its networks have other names or shapes.
     """
     recorded = checkpoint.get("generator")
-    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
+    named = isinstance(recorded, Mapping) and "fingerprint" in recorded
+    lacks = ([] if named else [NAMED]) + [cause for entry, cause in (also or {}).items() if entry not in checkpoint]
+    if lacks:
         raise CheckpointError(
-            "the checkpoint holds no rearranger",
-            "it does not name the generator that it belongs to",
-            "give a checkpoint that `sisug fit` wrote with RearrangerModule",
+            f"the checkpoint holds no {holds}",
+            lacks[0],
+            f"give a checkpoint that `sisug fit` wrote with {type(module).__name__}",
         )
+    assert recorded is not None
     if recorded["fingerprint"] != generator.fingerprint:
         raise FingerprintMismatch(
             f"the checkpoint was trained with the generator {recorded.get('source')!r} "
@@ -41,9 +64,7 @@ def check_rearranger_checkpoint(
             f"this run has {generator.source!r}, whose weights are others ({generator.fingerprint[:12]})",
             "give that generator by --model.init_args.generator",
         )
-    own = {k: v for k, v in module.state_dict().items() if not k.startswith("generator.")}
-    found: Mapping[str, Tensor] = checkpoint["state_dict"]
-    problems = differences(own, found, side="this run")
+    problems = differences(without_generator(module.state_dict()), checkpoint["state_dict"], side="this run")
     if problems:
         raise CheckpointError(
             "the checkpoint has other networks than this run",

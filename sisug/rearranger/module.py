@@ -15,7 +15,7 @@ from sisug.generators import Features, load_discriminator, load_generator
 from sisug.generators.losses import discriminator_adversarial_loss, generator_adversarial_loss, r1_penalty
 from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
 from sisug.proxies.codebook import Codebook, Normalisation
-from sisug.rearranger.checkpoint import check_rearranger_checkpoint
+from sisug.rearranger.checkpoint import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.rearranger.discriminator import MaskedDiscriminator
 from sisug.rearranger.losses import (
     look_of,
@@ -131,7 +131,7 @@ class RearrangerModule(LightningModule):
             raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.register_load_state_dict_post_hook(_generator_may_be_missing)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(generator_may_be_missing)  # type: ignore[no-untyped-call]
         self.generator = load_generator(generator, split)
         self.codebook = Codebook(clusters, self.generator.feature_channels, normalisation)
         self.rearranger = Rearranger(
@@ -375,8 +375,7 @@ class RearrangerModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the generator's weights out, and name them by their fingerprint."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("generator.")}
+        checkpoint["state_dict"] = without_generator(checkpoint["state_dict"])
         checkpoint["generator"] = {"source": self.generator.source, "fingerprint": self.generator.fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -386,9 +385,4 @@ class RearrangerModule(LightningModule):
             FingerprintMismatch: it was trained with other generator weights.
             CheckpointError: it is no rearranger checkpoint, or tensors are missing or left over.
         """
-        check_rearranger_checkpoint(checkpoint, self, self.generator)
-
-
-def _generator_may_be_missing(module: torch.nn.Module, keys: Any) -> None:
-    """Checkpoints leave the generator's weights out, so their absence is no error; that of any other is."""
-    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.startswith("generator.")]
+        check_checkpoint(checkpoint, self, self.generator, holds="rearranger")

@@ -192,13 +192,23 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Map
     arguments, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
     if "generator" not in content or not {"clusters", "width", "refinement"} <= set(arguments):
         raise _unusable(path, "it is a checkpoint of another stage")
-    averaged = {
-        f"rearranger.{name.removeprefix('average.average:').replace('/', '.')}": value
-        for name, value in state.items()
-        if name.startswith("average.average:")
-    }
     tensors = {name: value for name, value in state.items() if name.startswith(("codebook.", "rearranger."))}
-    return {name: arguments.get(name) for name in SETTINGS}, tensors | averaged, content["generator"]
+    return (
+        {name: arguments.get(name) for name in SETTINGS},
+        tensors | averaged(state, "rearranger"),
+        content["generator"],
+    )
+
+
+def averaged(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """The averaged weights in a module's state, by the names of the network's own.
+
+    Args:
+        state: of a module whose `average` is that of the network.
+        network: its name in the module.
+    """
+    average = part_of(state, "average.average:")
+    return {f"{network}.{name.replace('/', '.')}": value for name, value in average.items()}
 
 
 def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
