@@ -50,6 +50,7 @@ class DrawnConditionQuality(Callback):
         check_range(val_masks=val_masks, test_masks=test_masks, above=1)
         self.judge = load_judge(judge)
         self.masks: dict[Stage, int] = {"val": val_masks, "test": test_masks}
+        self.plain: dict[Stage, float] = {}  # does not change in training
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -78,13 +79,14 @@ class DrawnConditionQuality(Callback):
             images = pl_module.synthesise(z, pl_module.map_condition(encoded))
             score.update(judge.segment(images), batch["mask"])
             others = _batch(drawn, (index + count).tolist(), device)["image"]
-            for distance, samples in (
-                (made, images),
-                (plain, plain_images(generator, generator.map(z, pl_module.truncation))),
-            ):
-                distance.update(others, real=True)
-                distance.update(samples, real=False)
-        self._log(trainer, pl_module, stage, score.compute(), float(made.compute()), float(plain.compute()))
+            made.update(others, real=True)
+            made.update(images, real=False)
+            if stage not in self.plain:
+                plain.update(others, real=True)
+                plain.update(plain_images(generator, generator.map(z, pl_module.truncation)), real=False)
+        if stage not in self.plain:
+            self.plain[stage] = float(plain.compute())
+        self._log(trainer, pl_module, stage, score.compute(), float(made.compute()), self.plain[stage])
 
     def _log(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
+from sisug.errors import ConfigError
 from sisug.training.image_grid import write_grid
 from sisug.training.run_folder import run_folder
 from sisug.training.throughput import images_seen_of
@@ -40,3 +43,54 @@ def log_grid(trainer: Trainer, name: str, grid: Image.Image) -> Path | None:
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, images=[grid], caption=[f"{seen / 1000:g} kimg"])
     return path
+
+
+class FirstBatchGrid(Callback):
+    """A picture of the first batch of every validation and test: always of the same samples.
+
+    Args:
+        columns: samples in the picture, at most.
+
+    Raises:
+        ConfigError: no columns.
+    """
+
+    name: str
+
+    def __init__(self, columns: int = 12) -> None:
+        if columns < 1:
+            raise ConfigError(f"columns {columns}", "a picture needs one", "set 1 or more")
+        self.columns = columns
+
+    @abstractmethod
+    def picture(self, module: LightningModule, outputs: Any) -> Image.Image | None:
+        """The grid of what a step returned; None where the module is of another stage."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0 and not trainer.sanity_checking:
+            self._draw(trainer, pl_module, outputs, "val")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0:
+            self._draw(trainer, pl_module, outputs, "test")
+
+    def _draw(self, trainer: Trainer, module: LightningModule, outputs: Any, stage: str) -> None:
+        grid = self.picture(module, outputs)
+        if grid is not None:
+            log_grid(trainer, f"{stage}/{self.name}", grid)

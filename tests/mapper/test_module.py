@@ -198,10 +198,10 @@ def test_files_of_something_else_are_refused(rearranger_file: Path, tiny_generat
 def test_grid_shows_conditions_masks_and_looks(
     rearranger_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sisug.mapper import grids
+    from sisug.training import grid_logging
 
     drawn: list[Any] = []
-    monkeypatch.setattr(grids, "log_grid", lambda trainer, name, grid: drawn.append((name, grid)))
+    monkeypatch.setattr(grid_logging, "log_grid", lambda trainer, name, grid: drawn.append((name, grid)))
     trainer = quiet_trainer(tmp_path, SynthesisGrid(3))
     trainer.fit(module_of(rearranger_file), datamodule=LatentDataModule(8, val_pairs=4, test_pairs=4, batch_size=4))
     ((name, grid),) = drawn
