@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -212,8 +214,31 @@ AVATARS = LabelSet(
 )
 """Classes of the drawn avatars. Mirroring swaps none: left and right eyes share a class."""
 
-LABEL_SETS: Mapping[str, LabelSet] = {AVATARS.name: AVATARS}
-"""The label sets that come with the project, by name."""
+
+def _shipped() -> dict[str, LabelSet]:
+    """The label sets of the JSON files beside this one: class names with colours, and mirror pairs by name."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "label_sets").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        names = tuple(record["classes"])
+        palette = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in record["classes"].values())
+        pairs = tuple((names.index(left), names.index(right)) for left, right in record["flip_pairs"])
+        found[path.stem] = LabelSet(path.stem, names, palette, pairs)
+    return found
+
+
+LABEL_SETS: Mapping[str, LabelSet] = {AVATARS.name: AVATARS, **_shipped()}
+"""The label sets that come with the project, by name.
+
+- ``avatars``: the drawn avatars.
+- ``celebamask-hq``: 19 classes in the order and colours of the data set's own tool, which most image synthesis uses;
+  ``celebamask-hq-bisenet``: the same classes in the order of the widespread BiSeNet face parser;
+  ``celebamask-hq-15``: left and right parts merged, the necklace counted to the neck, as LinearGAN scores faces.
+- ``ade20k``: the 150 classes of scene parsing from 0, as segmenters number them; ``ade20k-151``: with "other" as class
+  0, as the annotation files number them. Two colours differ by one step from the usual palette, which shows road like
+  skyscraper, and hovel in the colour of ignored pixels.
+- ``lsun-bedroom``, ``lsun-church``: the classes of ADE20K that LinearGAN scores there, everything else as background.
+"""
 
 
 def label_set(name: str) -> LabelSet:
