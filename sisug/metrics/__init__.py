@@ -1,4 +1,4 @@
-"""Scores of layout, look, realism and reconstruction, and the record of their protocol (evaluation of both stages)."""
+"""Scores of layout, look, diversity, realism and reconstruction, and the record of their protocol (evaluation)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sisug.metrics.clusters import ClusterAgreement, ClusterScores, cluster_purity, colour_bins
+    from sisug.metrics.diversity import FeatureDiversity, LookDiversity, PerceptualDiversity, look_diversity
+    from sisug.metrics.extractor import NamedExtractor
     from sisug.metrics.frechet import FrechetDistance
+    from sisug.metrics.inception import InceptionFeatures
+    from sisug.metrics.interval import Interval, mean_interval
+    from sisug.metrics.kernel import KernelDistance
     from sisug.metrics.look import LookDifference
+    from sisug.metrics.manifold import ManifoldResult, ManifoldScores
+    from sisug.metrics.per_image import PerImageResult, PerImageSegmentationScore
     from sisug.metrics.random_features import RandomFeatures
+    from sisug.metrics.real_statistics import fill_real_side, fingerprint_files
+    from sisug.metrics.realism import RealismResult, RealismScores
     from sisug.metrics.reconstruction import PerceptualDistance, ReconstructionPSNR, lpips_if_available
     from sisug.metrics.record import ProtocolRecord, command_line, git_commit, library_versions, machine
     from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
@@ -17,28 +26,54 @@ if TYPE_CHECKING:
 __all__ = [
     "ClusterAgreement",
     "ClusterScores",
+    "FeatureDiversity",
     "FrechetDistance",
+    "InceptionFeatures",
+    "Interval",
+    "KernelDistance",
     "LookDifference",
+    "LookDiversity",
+    "ManifoldResult",
+    "ManifoldScores",
+    "NamedExtractor",
+    "PerImageResult",
+    "PerImageSegmentationScore",
     "PerceptualDistance",
+    "PerceptualDiversity",
     "ProtocolRecord",
     "RandomFeatures",
+    "RealismResult",
+    "RealismScores",
     "ReconstructionPSNR",
     "SegmentationResult",
     "SegmentationScore",
     "cluster_purity",
     "colour_bins",
     "command_line",
+    "fill_real_side",
+    "fingerprint_files",
     "git_commit",
     "library_versions",
+    "look_diversity",
     "lpips_if_available",
     "machine",
+    "mean_interval",
 ]
 
 _FILES = {
     "clusters": ("ClusterAgreement", "ClusterScores", "cluster_purity", "colour_bins"),
+    "diversity": ("FeatureDiversity", "LookDiversity", "PerceptualDiversity", "look_diversity"),
+    "extractor": ("NamedExtractor",),
     "frechet": ("FrechetDistance",),
+    "inception": ("InceptionFeatures",),
+    "interval": ("Interval", "mean_interval"),
+    "kernel": ("KernelDistance",),
     "look": ("LookDifference",),
+    "manifold": ("ManifoldResult", "ManifoldScores"),
+    "per_image": ("PerImageResult", "PerImageSegmentationScore"),
     "random_features": ("RandomFeatures",),
+    "real_statistics": ("fill_real_side", "fingerprint_files"),
+    "realism": ("RealismResult", "RealismScores"),
     "reconstruction": ("PerceptualDistance", "ReconstructionPSNR", "lpips_if_available"),
     "record": ("ProtocolRecord", "command_line", "git_commit", "library_versions", "machine"),
     "segmentation": ("SegmentationResult", "SegmentationScore"),

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from jaxtyping import Shaped
+import logging
+import math
+
+import torch
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from sisug.errors import ConfigError, DataError
+from sisug.metrics._once import say_once
 from sisug.types import Images
+
+logger = logging.getLogger(__name__)
+
+_FAR = 100.0
+"""No generator that is any good overshoots [-1, 1] so far; pictures in [0, 255] do."""
+
+_SUSPICIOUS = 8
+"""Images of one batch that are all brighter than middle grey everywhere are hardly pictures in [-1, 1]."""
 
 
 def clean_images(images: Shaped[Tensor, "*shape"], name: str) -> Images:
@@ -17,7 +30,7 @@ def clean_images(images: Shaped[Tensor, "*shape"], name: str) -> Images:
         name: what to call them in an error.
 
     Raises:
-        DataError: not RGB, not floating point, or with values that are not finite.
+        DataError: not RGB, not floating point, with values that are not finite, or as far out as bytes would be.
     """
     if images.dim() != 4 or images.shape[1] != 3:
         raise DataError(
@@ -32,13 +45,33 @@ def clean_images(images: Shaped[Tensor, "*shape"], name: str) -> Images:
             "convert bytes with images / 127.5 - 1",
         )
     images = images.detach().float()
-    if not bool(images.isfinite().all()):
+    if not images.numel():
+        return images
+    lowest, highest = torch.stack(images.aminmax()).tolist()  # NaN spreads to both
+    if not -math.inf < lowest <= highest < math.inf:
         raise DataError(
             f"{name} hold NaN or infinity",
             "a score of them would mean nothing; often a generator or a rearranger that diverged",
             "go back to an earlier checkpoint",
         )
+    if max(-lowest, highest) > _FAR:
+        raise DataError(
+            f"{name} go from {lowest:g} to {highest:g}",
+            "images lie in [-1, 1] here: these are bytes as floating point, or those of a generator that diverged",
+            "convert bytes with images / 127.5 - 1",
+        )
+    if lowest >= 0 and len(images) >= _SUSPICIOUS:
+        say_once(
+            logger,
+            f"{name}: a whole batch has no value below 0. Images lie in [-1, 1] here; if yours lie in [0, 1], the "
+            "scores are wrong: convert them with images * 2 - 1.",
+        )
     return images.clamp(-1, 1)
+
+
+def to_bytes(images: Images) -> UInt8[Tensor, "batch 3 height width"]:
+    """The bytes that saving images in [-1, 1] would write: clamped, so that nothing wraps around, and rounded."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def check_labels(labels: Shaped[Tensor, "*shape"], count: int, ignore: int, name: str) -> None:
@@ -76,6 +109,37 @@ def check_label_count(count: int, ignore: int, name: str) -> None:
             f"{ignore} would be a label and the mark of pixels to leave out at the same time",
             "pass another ignore value, for example -1",
         )
+
+
+def check_prediction(
+    prediction: Shaped[Tensor, "*first"], target: Shaped[Tensor, "*second"], count: int, ignore: int
+) -> Shaped[Tensor, "*first"]:
+    """Refuse masks that cannot be scored, and say which pixels count.
+
+    Args:
+        prediction: class of each pixel; anything where the target is `ignore`.
+        target: class of each pixel, or `ignore`.
+        count: number of classes.
+        ignore: value of target pixels that do not count.
+
+    Returns:
+        Whether the pixel counts.
+
+    Raises:
+        DataError: masks of different shapes, labels out of range, no class predicted where there is one.
+    """
+    check_same_shape(prediction, target, "prediction and target masks")
+    check_labels(target, count, ignore, "target masks")
+    counted = target != ignore
+    predicted = prediction[counted]
+    if bool((predicted == ignore).any()):
+        raise DataError(
+            f"predicted masks hold the ignored value {ignore} where the target has a class",
+            "a prediction must name a class, otherwise leaving pixels out would raise the score",
+            "take argmax over the classes alone",
+        )
+    check_labels(predicted, count, ignore, "predicted masks")
+    return counted
 
 
 def check_same_shape(first: Shaped[Tensor, "*first"], second: Shaped[Tensor, "*second"], names: str) -> None:

@@ -15,6 +15,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from sisug.errors import DataError
 from sisug.metrics._frozen import FrozenNetwork
 from sisug.metrics._guards import check_same_shape, clean_images
+from sisug.metrics._once import say_once
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)
@@ -112,9 +113,10 @@ def lpips_if_available(backbone: Literal["alex", "vgg", "squeeze"] = "alex") -> 
     }[backbone].DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     if not file.is_file():
-        _say_once(
+        say_once(
+            logger,
             f"LPIPS ({backbone}) is left out: the backbone weights {file} are not there. To have it, download "
-            f"{weights.url} to that place."
+            f"{weights.url} to that place.",
         )
         return None
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -122,18 +124,10 @@ def lpips_if_available(backbone: Literal["alex", "vgg", "squeeze"] = "alex") -> 
     try:
         metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone)
     except Exception as error:  # whatever unpickling a damaged file may raise
-        _say_once(
+        say_once(
+            logger,
             f"LPIPS ({backbone}) is left out: the backbone weights {file} cannot be read ({error}). Delete the file "
-            f"and download {weights.url} again."
+            f"and download {weights.url} again.",
         )
         return None
     return PerceptualDistance(metric.net, f"lpips-{backbone}")
-
-
-_SAID: set[str] = set()
-
-
-def _say_once(text: str) -> None:
-    if text not in _SAID:
-        _SAID.add(text)
-        logger.warning(text)

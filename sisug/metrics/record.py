@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sisug.errors import DataError, RunError
+from sisug.metrics._atomic import replace_file
 
 _PACKAGES = (
     "sisug",
@@ -170,14 +171,8 @@ class ProtocolRecord:
             RunError: the file cannot be written.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(self.to_json(), encoding="utf-8")
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            replace_file(target, lambda temporary: temporary.write_text(self.to_json(), encoding="utf-8"))
         except OSError as error:
             raise RunError(
                 f"the record {target} cannot be written",

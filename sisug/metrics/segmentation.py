@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from sisug.errors import DataError
-from sisug.metrics._guards import check_label_count, check_labels, check_same_shape
+from sisug.metrics._guards import check_label_count, check_prediction
 
 
 class SegmentationResult(NamedTuple):
@@ -68,17 +68,8 @@ class SegmentationScore(Metric):
         target: Int64[Tensor, "target_batch target_height target_width"],
     ) -> None:
         """Add masks; where the target is `ignore`, the prediction may be anything."""
-        check_same_shape(prediction, target, "prediction and target masks")
-        check_labels(target, self.num_classes, self.ignore, "target masks")
-        counted = target != self.ignore
+        counted = check_prediction(prediction, target, self.num_classes, self.ignore)
         predicted = prediction[counted]
-        if bool((predicted == self.ignore).any()):
-            raise DataError(
-                f"predicted masks hold the ignored value {self.ignore} where the target has a class",
-                "a prediction must name a class, otherwise leaving pixels out would raise the score",
-                "take argmax over the classes alone",
-            )
-        check_labels(predicted, self.num_classes, self.ignore, "predicted masks")
         if predicted.numel():
             self.confusion += multiclass_confusion_matrix(
                 predicted, target[counted], num_classes=self.num_classes, validate_args=False

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sisug.errors import DataError
-from sisug.metrics import PerceptualDistance, ReconstructionPSNR, lpips_if_available
-from sisug.metrics import reconstruction as reconstruction_file
+from sisug.metrics import PerceptualDistance, ReconstructionPSNR, _once, lpips_if_available
 from sisug.metrics._guards import clean_images
 
 
@@ -80,7 +79,7 @@ def test_bad_images_are_refused() -> None:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download was tried"))
-    monkeypatch.setattr(reconstruction_file, "_SAID", set())
+    monkeypatch.setattr(_once, "SAID", set())
     (tmp_path / "checkpoints").mkdir()
     return tmp_path / "checkpoints"
 
