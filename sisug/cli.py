@@ -42,6 +42,14 @@ TOOLS: dict[str, tuple[str, str]] = {
         "sisug.segmentation.annotation.commands:export",
         "generator samples as pictures to paint, with a palette",
     ),
+    "data check": (
+        "sisug.data.commands:check",
+        "what a folder of images and masks holds, and what is wrong with it",
+    ),
+    "data convert": (
+        "sisug.data.commands:convert",
+        "a data set as a clean tree: FOLDER --to OUT [--format celebamask-hq]",
+    ),
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
     "generate": (
         "sisug.synthesis.commands:generate",
