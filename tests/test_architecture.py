@@ -22,8 +22,18 @@ FOUNDATIONS = {"errors", "types"}
 SHARED = {"training", "metrics"}
 """Rooms that every room may import; they import the foundations only."""
 
-ROOMS = ["generators", "proxies", "rearranger", "conditions", "data", "segmentation", "mapper", "synthesis"]
-"""The method's rooms from the top: each may import those above it. A later one: baselines."""
+ROOMS = [
+    "generators",
+    "proxies",
+    "rearranger",
+    "conditions",
+    "data",
+    "segmentation",
+    "mapper",
+    "synthesis",
+    "baselines",
+]
+"""The method's rooms from the top: each may import those above it."""
 
 
 def allowed_for(room: str) -> set[str]:
