@@ -104,6 +104,17 @@ class LabelMap:
         return {name: names.get(number) for name, number in zip(self.source.classes, self.numbers, strict=True)}
 
 
+def counterparts(source: LabelSet, target: LabelSet) -> tuple[int | None, ...]:
+    """For each class of ``source`` the number in ``target`` of the class that it counts as by name, or None.
+
+    Args:
+        source: classes to look up.
+        target: classes to find.
+    """
+    first, other = _names(target)
+    return tuple(_counterpart(name, first, other) for name in source.classes)
+
+
 def match_labels(
     source: LabelSet,
     target: LabelSet,
@@ -132,15 +143,12 @@ def match_labels(
     """
     chosen = dict(renamed or {})
     _check_names(source, target, chosen, rest)
-    first, other = _names(target)
     numbers, lonely = [], []
-    for name in source.classes:
-        number: int | None
+    for name, found_number in zip(source.classes, counterparts(source, target), strict=True):
+        number = found_number
         if name in chosen:
             goal = chosen[name]
             number = target.ignore if goal is None else target.number(goal)
-        else:
-            number = _counterpart(name, first, other)
         if number is None and rest is not None:
             number = target.ignore if rest == "ignore" and rest not in target.classes else target.number(rest)
         if number is None:

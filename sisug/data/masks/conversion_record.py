@@ -46,8 +46,8 @@ def source_key(folder: Path) -> str:
     return hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def begin(out: Path, settings: Settings) -> None:
-    """Start a conversion, or go on with the one that the folder holds.
+def check_target(out: Path, settings: Settings) -> None:
+    """Refuse a folder in which results would mix with something else; nothing is written.
 
     Args:
         out: new, empty, or a tree of the same conversion.
@@ -73,6 +73,15 @@ def begin(out: Path, settings: Settings) -> None:
             "images of two conversions would mix",
             "give the same options as before to go on with it, or choose a new folder",
         )
+
+
+def begin(out: Path, settings: Settings) -> None:
+    """Mark a tree as unfinished.
+
+    Args:
+        out: checked by `check_target`.
+        settings: what is asked for.
+    """
     _write(out, settings, False, {})
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from sisug.data.images.examine import Colour, examine
 from sisug.data.images.scan import PROGRESS_EVERY, WHITE, ImageFile, check_form, list_images
 from sisug.data.masks.celebamask import CelebAMaskPairs
-from sisug.data.masks.conversion_record import LOCK, Settings, begin, finish, source_key
+from sisug.data.masks.conversion_record import LOCK, Settings, begin, check_target, finish, source_key
 from sisug.data.masks.dataset import SPLITS, read_names
 from sisug.data.masks.folder import LABELS
 from sisug.data.masks.layouts import Layout, open_pairs
@@ -102,8 +102,8 @@ def convert(
         labels=None if pairs is None else pairs.labels.to_dict(),
         background=list(background),
     )
-    if not tree.exists():
-        tree.mkdir(parents=True)
+    check_target(tree, settings)
+    tree.mkdir(parents=True, exist_ok=True)
     with _only_one(tree):
         begin(tree, settings)
         problems = Problems() if pairs is None else pairs.problems
