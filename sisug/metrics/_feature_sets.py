@@ -97,6 +97,7 @@ class FeatureSets(Metric):
         """
         self.real_features.clear()
         self.real_features.append(state["features"].float().to(self.device))
+        self._computed = None  # an earlier value is out of date
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all ranks."""
@@ -105,7 +106,7 @@ class FeatureSets(Metric):
                 rows.append(torch.zeros(0, self.num_features, device=self.device))
         super().sync(*args, **kwargs)
 
-    def _sides(self, least: int, why: str) -> tuple[Rows, Rows]:
+    def _sides(self, least: int, why: str) -> tuple[Float[Tensor, "real feature"], Float[Tensor, "generated feature"]]:
         """All rows of both sides.
 
         Args:

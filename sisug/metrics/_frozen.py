@@ -21,8 +21,9 @@ class FrozenNetwork(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # In a tuple, where nn.Module does not look for submodules.
+        # In tuples, where nn.Module does not look for submodules.
         self._held = (network.requires_grad_(False).eval(),)
+        self._parts = tuple(network.modules())
 
     @property
     def network(self) -> nn.Module:
@@ -36,6 +37,7 @@ class FrozenNetwork(nn.Module):
         return self
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        self.network.eval()  # whoever else holds it may have called train()
+        if any(part.training for part in self._parts):  # whoever else holds it may have called train()
+            self.network.eval()
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
             return self.network(*inputs)

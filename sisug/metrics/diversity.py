@@ -89,7 +89,7 @@ class PerceptualDiversity(LookDiversity):
     def _distances(
         self, images: Images, first: Int64[Tensor, " pair"], second: Int64[Tensor, " pair"]
     ) -> Float[Tensor, " pair"]:
-        pairs = zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)
+        pairs = zip(torch.split(first, _PAIRS), torch.split(second, _PAIRS), strict=True)
         return torch.cat([self.network(images[a], images[b]).reshape(len(a)) for a, b in pairs])
 
 

@@ -102,4 +102,6 @@ class NamedExtractor(FrozenNetwork):
                     "its weights are damaged, or the images are of another kind than it was trained on",
                     "load the extractor again",
                 )
+            if rows.untyped_storage().nbytes() > rows.nbytes:  # a view: it would keep all that it was cut from
+                rows = rows.clone()
         return rows

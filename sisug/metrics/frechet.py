@@ -130,6 +130,7 @@ class FrechetDistance(FrechetInceptionDistance):
         for name in _MOMENTS:
             current = getattr(self, name)
             setattr(self, name, state[name].to(current))
+        self._computed = None  # an earlier value is out of date
 
     def _gaussian(
         self, side: Literal["real", "fake"]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from sisug.errors import CheckpointError, ConfigError, RunError
+from sisug.errors import CheckpointError, RunError
 from sisug.metrics._guards import to_bytes
 from sisug.metrics._once import say_once
 from sisug.types import Images
@@ -59,8 +59,6 @@ class InceptionFeatures(nn.Module):
 
     def __init__(self, inception: str | Path | None = None, feature: Literal[64, 192, 768, 2048] = 2048) -> None:
         super().__init__()
-        if feature not in (64, 192, 768, 2048):
-            raise ConfigError(f"feature={feature}", "Inception has no such layer here", "pass 64, 192, 768 or 2048")
         file = _downloaded() if inception is None else Path(inception).expanduser()
         try:
             content = file.read_bytes()

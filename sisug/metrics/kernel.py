@@ -7,7 +7,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from sisug.metrics._feature_sets import FeatureSets, blocks
-from sisug.metrics.extractor import Rows
 
 
 class KernelDistance(FeatureSets):
@@ -16,9 +15,17 @@ class KernelDistance(FeatureSets):
     Polynomial kernel (x'y / num_features + 1)^3, unbiased estimator, so that it does not fall with the number of
     images as the Fréchet distance does; for two sets of one distribution it lies around 0 and may be a little below.
     With torch-fidelity's Inception as the extractor (`InceptionFeatures`) it is the KID. Of the extractor's rows all
-    are kept: memory grows with the number of images.
+    are kept: memory grows with the number of images, by `num_features` x 4 bytes each (Inception: 8 kB).
 
-    Args and errors: those of `FeatureSets`; at `compute()` a side needs 2 images.
+    Args:
+        extractor: images in [-1, 1] (batch, 3, height, width) to features (batch, num_features).
+        name: of the extractor; `extractor.name` where None.
+        num_features: width of the features; `extractor.num_features` where None.
+        keep_real: let the features of real images survive `reset()`.
+
+    Raises:
+        ConfigError: the extractor does not say its name or how wide its features are, or gives others.
+        DataError: images that are not finite or not RGB; fewer than 2 images on a side at `compute()`.
 
     Source: M. Bińkowski et al., "Demystifying MMD GANs" (2018), section 4. Our choice: all images enter at once,
     where the paper takes the mean over random subsets of 1,000, which tends to the same number with more subsets.
@@ -34,7 +41,9 @@ class KernelDistance(FeatureSets):
         return (within - 2 * _mean_kernel(real, generated, diagonal=True)).float()
 
 
-def _mean_kernel(first: Rows, second: Rows, diagonal: bool) -> Float64[Tensor, ""]:
+def _mean_kernel(
+    first: Float[Tensor, "first feature"], second: Float[Tensor, "second feature"], diagonal: bool
+) -> Float64[Tensor, ""]:
     """Mean of the kernel over all pairs of rows.
 
     Args:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sisug.errors import ConfigError
 from sisug.metrics._feature_sets import FeatureSets, blocks, logger
 from sisug.metrics._once import say_once
-from sisug.metrics.extractor import Rows
 
 
 class ManifoldResult(NamedTuple):
@@ -113,7 +112,7 @@ def _distances(
     return torch.cdist(first, second, compute_mode="use_mm_for_euclid_dist")
 
 
-def _radii(rows: Rows, neighbours: int) -> Float64[Tensor, " rows"]:
+def _radii(rows: Float[Tensor, "rows feature"], neighbours: int) -> Float64[Tensor, " rows"]:
     """Distance of each row to its k-th nearest other row."""
     radii = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     for part, block, against in blocks(rows, rows):

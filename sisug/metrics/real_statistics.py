@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch.distributed as dist
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,7 +20,6 @@ from sisug.metrics.frechet import FrechetDistance
 from sisug.metrics.kernel import KernelDistance
 from sisug.metrics.manifold import ManifoldScores
 from sisug.metrics.realism import RealismScores
-from sisug.types import Images
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ FORMAT = "sisug-real-statistics-1"
 
 def fill_real_side(
     metric: FrechetDistance | KernelDistance | ManifoldScores | RealismScores,
-    batches: Iterable[Images],
+    batches: Iterable[Float[Tensor, "_batch 3 _height _width"]],
     *,
     data: str,
     protocol: Mapping[str, str | int | float],

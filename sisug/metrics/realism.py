@@ -94,9 +94,15 @@ class RealismScores(nn.Module):
         """All scores over everything seen on all ranks; every rank must call it."""
         # The one that needs most images first, so that too few are told of at once.
         manifold = self.manifold.compute()
-        kernel = float(self.kernel.compute())
-        frechet = float(self.frechet.compute())
-        return RealismResult(frechet, kernel, *map(float, manifold), variety=self.frechet.variety)
+        return RealismResult(
+            frechet=float(self.frechet.compute()),
+            kernel=float(self.kernel.compute()),
+            precision=float(manifold.precision),
+            recall=float(manifold.recall),
+            density=float(manifold.density),
+            coverage=float(manifold.coverage),
+            variety=self.frechet.variety,  # set by its compute()
+        )
 
     def reset(self) -> None:
         """Empty the generated side, and the real one unless it is kept."""

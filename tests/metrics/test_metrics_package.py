@@ -41,46 +41,60 @@ torch.set_num_threads(1)
 from sisug.metrics import *
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 generator = torch.Generator().manual_seed(0)
-images, others = (torch.rand(7, 3, 4, 4, generator=generator) * 2 - 1 for _ in range(2))
-masks, targets = (torch.randint(3, (7, 4, 4), generator=generator) for _ in range(2))
+images, others = (torch.rand(13, 3, 4, 4, generator=generator) * 2 - 1 for _ in range(2))
+masks, targets = (torch.randint(3, (13, 4, 4), generator=generator) for _ in range(2))
 
 class Pool(torch.nn.Module):
-    num_features = 3
+    name, num_features = "pool", 3
     def forward(self, x):
         return x.mean(dim=(2, 3))
 
-def scores(part):
-    frechet, look, psnr = FrechetDistance(Pool(), "pool"), LookDifference(3, min_pixels=1), ReconstructionPSNR()
+def scores(part, real=None):
+    realism, look, psnr = RealismScores(Pool()), LookDifference(3, min_pixels=1), ReconstructionPSNR()
     segmentation, clusters = SegmentationScore(3), ClusterAgreement(3, 3)
-    if len(images[part]):
-        frechet.update(images[part], real=True)
-        look.update(images[part], others[part], masks[part], targets[part])
-        psnr.update(images[part], others[part])
-        segmentation.update(masks[part], targets[part])
-        clusters.update(masks[part], targets[part])
-        frechet.update(others[part], real=False)
-    return [float(x) for x in (frechet.compute(), look.compute(), psnr.compute(), segmentation.compute().miou,
-                               clusters.compute().nmi)]
+    per_image, diversity = PerImageSegmentationScore(3), FeatureDiversity(Pool())
+    batches = [images[i : i + 1] for i in range(13)[part]]
+    if real is None:
+        for batch in batches:
+            realism.update(batch, real=True)
+    else:
+        assert fill_real_side(realism, batches, data="abc", protocol={}, folder=real) == 13
+    for i in range(13)[part]:
+        one = slice(i, i + 1)
+        look.update(images[one], others[one], masks[one], targets[one])
+        psnr.update(images[one], others[one])
+        segmentation.update(masks[one], targets[one])
+        per_image.update(masks[one], targets[one])
+        clusters.update(masks[one], targets[one])
+        realism.update(others[one], real=False)
+        diversity.update(images[[i, (i + 1) % 13, (i + 2) % 13]])
+    layout, by_image = segmentation.compute(), per_image.compute()
+    return [float(x) for x in (*realism.compute(), look.compute(), psnr.compute(), layout.miou, layout.accuracy,
+                               *layout.iou, by_image.miou, by_image.accuracy, *by_image.iou,
+                               clusters.compute().nmi, diversity.compute())]
 
 whole = scores(slice(None))
 dist.init_process_group("gloo")
-uneven = scores(slice(0, 5) if rank == 0 else slice(5, 7))
-one_idle = scores(slice(None) if rank == 0 else slice(0, 0))
-for got in (uneven, one_idle):
-    torch.testing.assert_close(torch.tensor(got), torch.tensor(whole), rtol=1e-5, atol=1e-6)
+halves = slice(0, 9) if rank == 0 else slice(9, 13)
+one_idle = slice(None) if rank == 0 else slice(0, 0)
+every_other = slice(rank, None, 2)
+cache = sys.argv[1]
+for got in (scores(halves), scores(one_idle), scores(every_other), scores(halves, cache), scores(one_idle, cache)):
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(whole), rtol=1e-6, atol=1e-6)
+assert len(os.listdir(cache)) == 1
 dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_two_ranks_score_like_one() -> None:
+def test_two_ranks_score_like_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RANK],
+            [sys.executable, "-W", "ignore", "-c", RANK, str(tmp_path)],
             env=shared | {"RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
