@@ -74,7 +74,8 @@ class ImageMaskDataModule(LightningDataModule):
                 "they are shares of the images, and some must remain to train on",
                 "choose shares of 0 to 1 that are less than 1 together",
             )
-        self.save_hyperparameters()
+        # Not for the logger, which refuses a module's and a data module's value of one name (labels, seed) that differ.
+        self.save_hyperparameters(logger=False)
         self.whole = ImageMaskFolder(folder, resolution, labels, tolerance=tolerance, skip_bad=skip_bad)
         self.batch_size, self.num_workers, self.flip, self.seed = batch_size, num_workers, flip, seed
         self.names = _split_names(self.whole, val_share, test_share)

@@ -11,6 +11,7 @@ from torch import nn
 from sisug.conditions.label_files import read_label_set
 from sisug.conditions.label_maps import match_labels
 from sisug.conditions.labels import LabelSet
+from sisug.errors import ConfigError
 from sisug.segmentation.judges.network_judge import judged_images
 from sisug.segmentation.judges.opening import open_judge
 from sisug.segmentation.judges.protocol import JudgeProtocol
@@ -37,7 +38,7 @@ class RelabelledJudge(nn.Module):
 
     Raises:
         CheckpointError: the judge cannot be read.
-        ConfigError: it is not one.
+        ConfigError: it is not one, or some of its classes would be ignored.
         DataError: classes without counterpart, or no such label set.
     """
 
@@ -53,6 +54,13 @@ class RelabelledJudge(nn.Module):
         self.labels = labels if isinstance(labels, LabelSet) else read_label_set(labels)
         self.judge = open_judge(judge)
         self.map = match_labels(self.judge.labels, self.labels, renamed=renamed, rest=rest, allow_unseen=allow_unseen)
+        ignored = [name for name, goal in self.map.to_dict().items() if goal is None]
+        if ignored:
+            raise ConfigError(
+                f"the judge {self.judge.name} with ignored classes: {', '.join(ignored[:8])}",
+                "pixels that it gives to them would drop out of the score, instead of counting as wrong",
+                f"say which class of {self.labels.name} they count as, its background for example",
+            )
         self.name, self.fingerprint = self.judge.name, self.judge.fingerprint
 
     def to(self, *args: Any, **kwargs: Any) -> RelabelledJudge:
@@ -86,11 +94,12 @@ def judge_for(
     Args:
         judge: decides.
         labels: the data's.
-        renamed: classes of the judge with the data's class that they count as, or None to ignore them.
-        rest: the data's class for all classes of the judge without counterpart, or "ignore".
+        renamed: classes of the judge with the data's class that they count as.
+        rest: the data's class for all classes of the judge without counterpart.
         allow_unseen: accept classes of the data that the judge does not know; they count as missed.
 
     Raises:
+        ConfigError: classes of the judge would be ignored, which would flatter the score.
         DataError: classes without counterpart; all are named.
     """
     return RelabelledJudge(judge, labels, renamed, rest, allow_unseen)

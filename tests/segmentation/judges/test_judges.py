@@ -170,6 +170,14 @@ def test_a_judge_of_other_things_is_refused_with_the_names() -> None:
     assert scenes.segment(painted(torch.tensor([[[0, 4]]]))).tolist() == [[[0, scenes.labels.number("tree")]]]
 
 
+def test_classes_of_a_judge_cannot_be_ignored() -> None:
+    judge = oracle(OFFICIAL)
+    for options in ({"rest": "ignore", "allow_unseen": True}, {"renamed": {"hat": None}, "allow_unseen": True}):
+        labels = TWO if "rest" in options else OFFICIAL
+        with pytest.raises(ConfigError, match=r"ignored classes: .*drop out of the score"):
+            judge_for(judge, labels, **options)  # type: ignore[arg-type]
+
+
 # --- how judges are named ------------------------------------------------------------------------------------------
 
 
