@@ -1,0 +1,1 @@
+"""Evaluation (both stages): protocols that print a number and everything that decides it, resumable, as one report."""
