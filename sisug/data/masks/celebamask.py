@@ -120,6 +120,8 @@ class CelebAMaskPairs:
         for place in sorted(entry.name for entry in os.scandir(self.folder / PARTS) if entry.is_dir()):
             for entry in sorted(entry.name for entry in os.scandir(self.folder / PARTS / place)):
                 match = re.fullmatch(r"(\d{5,})_(\w+)\.png", entry)
+                if not entry.endswith(".png") or entry.startswith("."):  # what file managers leave behind
+                    continue
                 if match is None or match[2] not in known:
                     self.problems.add("files that are no known part", f"{place}/{entry}")
                 elif match[2] in found[int(match[1])]:

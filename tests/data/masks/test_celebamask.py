@@ -81,6 +81,8 @@ def test_what_does_not_match_is_named(tmp_path: Path) -> None:
     save(root / "CelebA-HQ-img/five.jpg", np.zeros((8, 8, 3), np.uint8))
     beard = np.zeros((16, 16), np.uint8)
     save(root / "CelebAMask-HQ-mask-anno/0/00000_beard.png", beard)
+    for name in (".DS_Store", "Thumbs.db", "._00000_skin.png"):
+        (root / "CelebAMask-HQ-mask-anno/0" / name).touch()
     twice = next((root / "CelebAMask-HQ-mask-anno/0").glob("00000_[!b]*.png")).name
     save(root / "CelebAMask-HQ-mask-anno/1" / twice, beard)
     pairs = CelebAMaskPairs(tmp_path, label_set("celebamask-hq"))  # the folder above it will do
