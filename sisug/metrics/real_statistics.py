@@ -40,7 +40,8 @@ def fill_real_side(
     kind of statistics, protocol. One whose content does not fit is said to be so in the log, and made again. A
     Fréchet distance keeps sums (Inception: 34 MB); the others keep the features, 8 kB an image.
 
-    Every rank must call it. Both sides are emptied first.
+    Every rank must call it. Both sides are emptied first. A metric that is reset between sets of generated images
+    needs `keep_real=True`.
 
     Args:
         metric: whose real side to fill.

@@ -29,6 +29,7 @@ _PACKAGES = (
     "faiss-gpu",
     "kornia",
     "numpy",
+    "scipy",
 )
 
 
@@ -101,11 +102,15 @@ class ProtocolRecord:
         extractor: name of the feature extractor; None where the metric has none.
         resize: how images or masks were resized before scoring; None where they were not.
         segmenter: name of the network whose masks were scored; None where there was none.
-        fingerprints: SHA-256 of every checkpoint involved, by part ("generator", "rearranger", "judge").
+        fingerprints: SHA-256 of every checkpoint involved, by part ("generator", "rearranger", "judge", "extractor").
         versions: see `library_versions`.
         command: see `command_line`.
         commit: see `git_commit`.
         machine: see `machine`.
+        truncation: of the generator's samples; None where none were made, 1 for the full range.
+        label_set: name of the label set of the masks; None where there were none.
+        interval: lower and upper end of the confidence interval over repeats, see `mean_interval`; None where there
+            was one repeat.
     """
 
     metric: str
@@ -121,6 +126,9 @@ class ProtocolRecord:
     command: str = field(default_factory=command_line)
     commit: str | None = field(default_factory=git_commit)
     machine: dict[str, str | int | None] = field(default_factory=machine)
+    truncation: float | None = None
+    label_set: str | None = None
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> str:
         """The record as JSON text; a value that is not finite becomes a string, since JSON has no such numbers."""
@@ -146,11 +154,14 @@ class ProtocolRecord:
             raise DataError(
                 f"{source} is not JSON ({error})", "it was cut short or edited", "measure again to write a new record"
             ) from error
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        if not isinstance(content, dict) or set(content) != names:
-            found = set(content) if isinstance(content, dict) else set()
+        entries = dataclasses.fields(cls)
+        # Records of earlier versions lack what came later, which is None then.
+        needed = {entry.name for entry in entries if entry.default is dataclasses.MISSING}
+        found = set(content) if isinstance(content, dict) else set()
+        missing, unknown = sorted(needed - found), sorted(found - {entry.name for entry in entries})
+        if missing or unknown:
             raise DataError(
-                f"{source} is no protocol record (missing: {sorted(names - found)}, unknown: {sorted(found - names)})",
+                f"{source} is no protocol record (missing: {missing}, unknown: {unknown})",
                 "it was written by another program or another version of sisug",
                 "measure again to write a new record",
             )
@@ -162,6 +173,8 @@ class ProtocolRecord:
                 "it is not a number",
                 "measure again to write a new record",
             ) from error
+        if content.get("interval") is not None:
+            content["interval"] = tuple(content["interval"])
         return cls(**content)
 
     def write(self, path: str | os.PathLike[str]) -> None:

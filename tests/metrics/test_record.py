@@ -30,6 +30,9 @@ def a_record(value: float = 1.25) -> ProtocolRecord:
         resize="nearest to 64",
         segmenter=None,
         fingerprints={"generator": "ab12"},
+        truncation=0.7,
+        label_set="avatars",
+        interval=(1.0, 1.5),
     )
 
 
@@ -88,6 +91,17 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str, match: str) -> 
     file.write_text(text)
     with pytest.raises(DataError, match=match):
         ProtocolRecord.read(file)
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    content = json.loads(a_record().to_json())
+    for name in ("truncation", "label_set", "interval"):
+        del content[name]
+    back = ProtocolRecord.from_json(json.dumps(content))
+    assert (back.truncation, back.label_set, back.interval) == (None, None, None)
+    del content["versions"]  # what was measured with must never be made up
+    with pytest.raises(DataError, match=r"missing: .'versions'"):
+        ProtocolRecord.from_json(json.dumps(content))
 
 
 def test_a_missing_record_is_refused(tmp_path: Path) -> None:
