@@ -113,13 +113,13 @@ def test_steps_on_many_samples_do_not_depend_on_the_batch():
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
 
 
-def test_training_is_reproducible_whatever_the_caller_switched():
+def test_training_is_reproducible_whatever_the_caller_switched(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     ws, masks = samples(4)
     state = torch.random.get_rng_state()
-    deterministic = torch.backends.cudnn.deterministic
     first = train_extractor(GENERATOR, ws, masks, THREE, epochs=2).weight
     assert torch.equal(torch.random.get_rng_state(), state), "the global stream is left alone"
-    assert torch.backends.cudnn.deterministic == deterministic
+    assert not torch.backends.cudnn.deterministic, "put back"
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         ws, masks = samples(4)
         again = train_extractor(GENERATOR, ws, masks, THREE, epochs=2).weight

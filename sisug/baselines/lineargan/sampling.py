@@ -113,8 +113,9 @@ def _best_draws(
     """Of a seed's draws, the one for each mask that matches it best; the first of equals."""
     z = fixed_latents(torch.arange(draws), generator.z_dim, seed=seed, purpose="lineargan draws").to(masks.device)
     size = masks.shape[-1]
-    found = torch.cat([extractor.segment(generator, generator.map(part), size) for part in torch.split(z, batch)])
-    return z[torch.stack([_matches(found, mask, extractor.labels.ignore).argmax() for mask in masks])]
+    parts = [extractor.segment(generator, generator.map(part), size) for part in torch.split(z, batch)]
+    found = torch.cat([part.to(torch.uint8) for part in parts])
+    return z[torch.stack([_matches(found, mask).argmax() for mask in masks])]
 
 
 @torch.no_grad()
@@ -124,18 +125,17 @@ def _finished(
     """The fields of `ConditionalSamples` of searches that are over."""
     ws = generator.map(z)
     images = generator.render(generator.features(ws), ws).float().clamp(-1, 1)
-    size, ignore = targets.shape[-1], extractor.labels.ignore
-    counted = (targets != ignore).sum(dim=(1, 2))
+    size = targets.shape[-1]
+    counted = (targets != extractor.labels.ignore).sum(dim=(1, 2))
     match, start_match = (
-        _matches(extractor.segment(generator, styles, size), targets, ignore) / counted
-        for styles in (ws, generator.map(start))
+        _matches(extractor.segment(generator, styles, size), targets) / counted for styles in (ws, generator.map(start))
     )
     return images, ws, z, match, start_match
 
 
-def _matches(found: Tensor, target: Tensor, ignore: int) -> Int64[Tensor, " batch"]:
-    """Labelled pixels of the target that were found so."""
-    return ((found == target) & (target != ignore)).sum(dim=(1, 2))
+def _matches(found: Tensor, target: Tensor) -> Int64[Tensor, " batch"]:
+    """Pixels of the target that were found so; the ignored value, being no class, is never found."""
+    return (found == target).sum(dim=(1, 2))
 
 
 def _check_targets(extractor: LinearExtractor, masks: Tensor) -> None:
