@@ -51,6 +51,10 @@ TOOLS: dict[str, tuple[str, str]] = {
         "a data set as a clean tree: FOLDER --to OUT [--format celebamask-hq]",
     ),
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
+    "evaluate": (
+        "sisug.evaluation.commands:evaluate",
+        "a protocol's table and report: --protocol few-shot|supervised|quality|diversity|ablation",
+    ),
     "generate": (
         "sisug.synthesis.commands:generate",
         "images of drawings: --mapper FILE --input FILE|FOLDER --out FOLDER",

@@ -32,6 +32,7 @@ ROOMS = [
     "mapper",
     "synthesis",
     "baselines",
+    "evaluation",
 ]
 """The method's rooms from the top: each may import those above it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _shown(cell: Cell) -> str:
 
 def _json(cell: Cell) -> Any:
     if isinstance(cell, Interval):  # one repeat has no ends
-        return {name: value if math.isfinite(value) else None for name, value in asdict(cell).items()}
+        return {name: value if math.isfinite(value) else None for name, value in cell._asdict().items()}
     return cell
 
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
+from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import smooth_noise, wobble
 from sisug.conditions.labels import LabelSet
-from sisug.types import Masks
+from sisug.types import Images, Masks
 
 SPREAD = 0.12
 """Standard deviation of scale, shear and shift, the latter in halves of the picture."""
@@ -44,6 +45,36 @@ def free_form(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Masks:
     changed = moved(masks, labels, stream)
     pasted = paste(changed, moved(masks.roll(1, dims=0), labels, stream), labels, stream)
     return delete(pasted, labels, stream)
+
+
+def redrawn(
+    condition: Condition,
+    labels: LabelSet | None,
+    images: Images,
+    masks: Masks | None,
+    encoded: Encoded,
+    share: float,
+    stream: torch.Generator,
+) -> tuple[Encoded, Masks | None]:
+    """Conditions to synthesise from, and the masks behind them, the first of them changed beyond the generator's own.
+
+    Pictures cannot be changed as masks can: conditions that are drawn from the picture stay as they are.
+
+    Args:
+        condition: makes them.
+        labels: of the masks; None where there are none.
+        images: samples.
+        masks: what they show, or a part of it.
+        encoded: conditions of the samples.
+        share: of the samples to change, 0 to 1.
+        stream: of all draws; on the CPU.
+    """
+    changed = round(share * len(images)) if condition.needs_masks else 0
+    if not changed or masks is None or labels is None:
+        return encoded, masks
+    wanted = torch.cat([free_form(masks[:changed], labels, stream), masks[changed:]])
+    drawn = condition.extract(images[:changed], wanted[:changed], stream)
+    return torch.cat([drawn, encoded[changed:]]), wanted
 
 
 def moved(masks: Masks, labels: LabelSet, stream: torch.Generator) -> Masks:

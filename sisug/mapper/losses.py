@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+
+from sisug.generators.losses import discriminator_adversarial_loss, r1_penalty
+from sisug.types import Images
 
 
 def proxy_loss(
@@ -48,3 +52,22 @@ def reading_loss(
     dice = (2 * both + 1) / (total + 1)
     missed = ((1 - dice) * shown).sum() / shown.sum().clamp_min(1)
     return entropy + dice_weight * missed
+
+
+def discriminator_losses(
+    discriminator: nn.Module, real: Images, fake: Images, gamma: float
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
+    """The discriminator's losses, unweighted, and their sum: plain samples must pass, synthesised ones not.
+
+    Args:
+        discriminator: images to logits.
+        real: plain samples.
+        fake: synthesised images, without a graph.
+        gamma: weight of the gradient penalty, twice that of the sum (StyleGAN2); 0 leaves it out.
+    """
+    loss = discriminator_adversarial_loss(discriminator(real).float(), discriminator(fake).float())
+    if not gamma:
+        return {"discriminator": loss}, loss
+    with torch.autocast(real.device.type, enabled=False):
+        penalty = r1_penalty(discriminator, real)
+    return {"discriminator": loss, "r1": penalty}, loss + gamma / 2 * penalty

@@ -42,15 +42,15 @@ class Mapper(nn.Module):
         self, channels: int, clusters: int, size: int, split: int, *, width: int = 32, coarsest: int = 4
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
         halvings = int(math.log2(size // split))
-        self.reduce = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(halvings))
+        strides = [nn.Conv2d(width if i else channels, width, 4, stride=2, padding=1) for i in range(halvings)]
+        self.reduce = nn.ModuleList(strides or [nn.Conv2d(channels, width, 3, padding=1)])
         self.register_buffer("code", position_code(split, BANDS), persistent=False)
         self.place = nn.Conv2d(4 * BANDS, width, 1)
-        levels = max(1, int(math.log2(split // coarsest)) + 1)
-        widths = [width] + [2 * width] * (levels - 1)
-        self.down = nn.ModuleList(Residual(each) for each in widths)
+        levels = max(1, int(math.log2(split // coarsest)))
+        widths = [width] + [2 * width] * levels
         self.descend = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in itertools.pairwise(widths))
+        self.down = nn.ModuleList(Residual(each) for each in widths[1:])
         self.ascend = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(Residual(each) for each in widths[:-1])
         self.norm = nn.GroupNorm(8, width)
@@ -59,17 +59,14 @@ class Mapper(nn.Module):
     def forward(
         self, condition: Float[Tensor, "batch channel size size"]
     ) -> Float[Tensor, "batch cluster split split"]:
-        x = self.stem(condition.contiguous(memory_format=torch.channels_last))
-        for layer in self.reduce:
-            x = layer(F.silu(x))
-        x = x + self.place(self.code[None])
+        x = condition.contiguous(memory_format=torch.channels_last)
+        for i, layer in enumerate(self.reduce):
+            x = layer(F.silu(x) if i else x)
+        x = F.silu(x) + self.place(self.code[None])
         skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            if level:
-                x = self.descend[level - 1](F.avg_pool2d(x, 2))
-            x = block(x)
+        for descend, block in zip(self.descend, self.down, strict=True):
             skips.append(x)
-        skips.pop()
+            x = block(descend(F.avg_pool2d(x, 2)))
         for level in reversed(range(len(self.up))):
             x = F.interpolate(self.ascend[level](x), scale_factor=2.0, mode="nearest") + skips[level]
             x = self.up[level](x)

@@ -14,11 +14,13 @@ from sisug.errors import ConfigError
 from sisug.generators import GeneratorBackbone
 from sisug.metrics import SegmentationScore
 from sisug.proxies.codebook import Codebook
+from sisug.rearranger.network import Rearranger
 from sisug.segmentation.annotation.folder import read_annotations
 from sisug.segmentation.annotation.picking import pick_samples
 from sisug.segmentation.annotation.samples import LabelledSamples, judged_samples
-from sisug.segmentation.few_shot import train_few_shot
+from sisug.segmentation.few_shot import FewShotSegmenter, LabelTransfer, train_few_shot
 from sisug.segmentation.few_shot.reader import Reader, teach
+from sisug.segmentation.few_shot.transfer import named, resized
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import load_judge
 from sisug.training.seeding import fixed_latents
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 SHOWN_AT = 0.7
 """Truncation of labelled samples: what is drawn clearly is labelled clearly."""
+
+LEAST = 0.1
+"""Belief below which no few-shot segmenter is trained: it would change nothing."""
 
 CHECKED = 256
 """Samples on which a reader is compared with the judge."""
@@ -56,11 +61,13 @@ def teach_reader(
     reader: Reader,
     generator: GeneratorBackbone,
     codebook: Codebook,
+    rearranger: Rearranger,
     labels: LabelSet,
     *,
     annotations: Path | None,
     judge: str | None,
     shots: int,
+    segmenter_shots: float,
     looks: int,
     steps: int,
     images: int,
@@ -73,10 +80,12 @@ def teach_reader(
         reader: to train.
         generator: frozen.
         codebook: decides which samples the judge labels.
+        rearranger: carries their labels to others.
         labels: label set.
         annotations: a folder of ``sisug annotate``; None lets the judge label (the research protocol).
         judge: name or file of a judge with these classes; None for none.
         shots: samples that the judge labels; 0 lets it label all that the reader learns from.
+        segmenter_shots: labels with which a few-shot segmenter is believed as much as what the rearranger carries.
         looks: in which the few-shot segmenter sees each labelled sample.
         steps: of the few-shot segmenter's training with one label; a tenth more for each further one.
         images: that the reader learns from.
@@ -113,13 +122,21 @@ def teach_reader(
                 f"annotations of label set {samples.labels.name!r}", f"the run has {labels.name!r}", "name the same one"
             )
         ws = generator.map(samples.z.to(device), samples.truncation)
-        segmenter = train_few_shot(
-            generator, ws, samples.masks.to(device), labels, looks=looks, steps=steps * (9 + len(ws)) // 10, seed=seed
-        )
-        seen, shots = segmenter.seen.cpu(), len(ws)
+        masks = samples.masks.to(device)
+        seen, shots = labels.histogram(samples.masks), len(ws)
+        transfer = LabelTransfer(generator, codebook, rearranger, ws, masks, labels)
+        believed = shots / (shots + segmenter_shots)
+        segmenter: FewShotSegmenter | None = None
+        if believed >= LEAST:
+            steps = steps * (9 + shots) // 10
+            segmenter = train_few_shot(generator, ws, masks, labels, looks=looks, steps=steps, seed=seed)
 
         def teacher(ws: Styles) -> Masks:
-            return segmenter.segment(generator, ws)
+            shares = transfer.probabilities(ws)
+            if segmenter is not None:
+                other = segmenter.probabilities(generator, ws)
+                shares = torch.lerp(resized(shares, other.shape[-1]), other, believed)
+            return named(resized(shares, generator.resolution), labels)
 
     teach(reader, generator, teacher, labels, images=images, truncation=truncation, seed=seed)
     return _examined(reader, generator, labels, examiner, shots, seen, truncation, seed)

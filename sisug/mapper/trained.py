@@ -135,7 +135,8 @@ def _read_run(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise _unusable(path, "it is a checkpoint of another stage")
     state = content["state_dict"]
     tensors = {k: v for k, v in state.items() if k.startswith(("codebook.", "rearranger.", "mapper."))}
-    return tensors | averaged(state, "mapper"), content | {"width": content["hyper_parameters"]["width"]}
+    learnt = averaged(state, "mapper") | averaged(state, "rearranger", "rearranger_average")
+    return tensors | learnt, content | {"width": content["hyper_parameters"]["width"]}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -66,6 +66,8 @@ class Residual(nn.Module):
 class MaskEncoder(nn.Module):
     """Proxy mask to one vector a cell that knows the cell's label, place and surroundings: a small U-shaped network.
 
+    It descends at once, and tells the surroundings at half the size: convolutions cost most at full size.
+
     Args:
         clusters: labels of the masks.
         width: channels.
@@ -81,12 +83,16 @@ class MaskEncoder(nn.Module):
         self.label = nn.Embedding(clusters, width)
         self.register_buffer("code", position_code(size, bands), persistent=False)
         self.place = nn.Conv2d(4 * bands, width, 1)
-        levels = max(1, int(math.log2(size // coarsest)) + 1)
-        self.down = nn.ModuleList(Residual(width) for _ in range(levels))
-        self.up = nn.ModuleList(Residual(width) for _ in range(levels - 1))
+        halvings = max(1, int(math.log2(size // coarsest)))
+        self.down = nn.ModuleList(Residual(width) for _ in range(halvings))
+        self.up = nn.ModuleList(Residual(width) for _ in range(halvings - 1))
 
     def embed(self, mask: LayoutMask) -> Float[Tensor, "batch width size size"]:
-        """A vector for every cell's label; of weighted labels, the mean of their vectors."""
+        """A vector for every cell's label; of weighted labels, the mean of their vectors.
+
+        Args:
+            mask: labels, or weights of the labels.
+        """
         if mask.is_floating_point():
             return torch.einsum("bkhw,kc->bchw", mask, self.label.weight)
         embedded: Tensor = self.label(mask)
@@ -99,14 +105,12 @@ class MaskEncoder(nn.Module):
             embedded: of ``embed``.
         """
         x = (embedded + self.place(self.code[None])).contiguous(memory_format=torch.channels_last)
-        skips: list[Tensor] = []
-        for i, block in enumerate(self.down):
-            if i:
-                x = F.avg_pool2d(x, 2)
-            x = block(x)
+        skips = [x]
+        for block in self.down:
+            x = block(F.avg_pool2d(x, 2))
             skips.append(x)
-        skips.pop()
-        for block in self.up:
+        x = skips.pop()
+        for block in [*self.up, nn.Identity()]:
             x = block(F.interpolate(x, scale_factor=2.0, mode="nearest") + skips.pop())
         return x
 
@@ -115,9 +119,8 @@ class Rearranger(nn.Module):
     """R(F, target mask): the content of F, laid out as the target.
 
     Queries come from the target mask, keys from the source's own mask and features, values are the features and the RGB
-    skip
-    themselves: one attention matrix moves both. A small refinement, zero at the start, repairs what no source cell can
-        give.
+    skip themselves: one attention matrix moves both. A small refinement, zero at the start, repairs what no source cell
+    can give.
 
     Args:
         channels: channels of the features.
@@ -147,8 +150,8 @@ class Rearranger(nn.Module):
         super().__init__()
         self.heads = heads
         self.encoder = MaskEncoder(clusters, width, size, bands=bands)
-        self.query = nn.Conv2d(width, heads * key_channels, 1)
-        self.key = nn.Conv2d(width + channels, heads * key_channels, 1)
+        self.query = _cellwise(width, 2 * width, heads * key_channels)
+        self.key = _cellwise(width + channels, 2 * width, heads * key_channels)
         self.gate = nn.Conv2d(width, heads, 1) if heads > 1 else None
         self.register_buffer("code", position_code(size, bands), persistent=False)
         # Sharpness of content and of place, learnt per head. Content outweighs place at the start: among cells of
@@ -156,7 +159,7 @@ class Rearranger(nn.Module):
         self.content_gain = nn.Parameter(torch.full((heads,), math.log(20.0) / GAIN_RATE))
         self.place_gain = nn.Parameter(torch.linspace(math.log(12.0), math.log(6.0), heads) / GAIN_RATE)
         look_dim = 2 * channels
-        self.refine_in = nn.Conv2d(channels + 3 + width, width, 3, padding=1) if refinement else None
+        self.refine_in = nn.Conv2d(channels + 3 + width, width, 1) if refinement else None
         self.refine = nn.ModuleList(Residual(width, look_dim) for _ in range(refinement))
         self.refine_out = nn.Conv2d(width, channels + 3, 1) if refinement else None
         if self.refine_out is not None:
@@ -177,50 +180,103 @@ class Rearranger(nn.Module):
             target_mask: the layout to take: labels, or weights of the labels in each cell, through which gradients
                 pass to whatever chose them.
         """
-        batch = len(target_mask)
-        instance_norm = F.instance_norm(features.map)
-        encoded = self.encoder(torch.cat([self.encoder.embed(source_mask), self.encoder.embed(target_mask)]))
-        source_code, target_code = encoded[:batch], encoded[batch:]
-        query = self._heads(self.query(target_code))
-        key = self._heads(self.key(torch.cat([source_code, instance_norm], dim=1)))
-        values = torch.cat([features.map, features.rgb], dim=1)
-        moved = self._attend(query, key, values)
-        if self.gate is None:
-            moved = moved[:, 0]
-        else:
-            moved = (moved * self.gate(target_code).softmax(dim=1)[:, :, None]).sum(dim=1)
+        normalised, mean, deviation = _normalised(features.map)
+        source_code, target_code = self._encoded(source_mask, target_mask)
+        moved = self._moved(target_code, self._keys(source_code, normalised), _joined(features.map, features.rgb))
         channels = features.map.shape[1]
         if self.refine_in is not None and self.refine_out is not None:
-            deviation, mean = torch.std_mean(features.map, dim=(2, 3), unbiased=False)
-            look = torch.cat([mean, deviation], dim=1)
-            scaled = (moved[:, :channels] - mean[:, :, None, None]) / (deviation[:, :, None, None] + 1e-3)
-            h = self.refine_in(torch.cat([scaled, moved[:, channels:], target_code], dim=1))
+            look = torch.cat([mean, deviation], dim=1).flatten(1)
+            scaled = (moved[:, :channels] - mean) / deviation
+            h = self.refine_in(_joined(scaled, moved[:, channels:], target_code))
             for block in self.refine:
                 h = block(h, look)
             change = self.refine_out(h).float()
-            moved = moved + torch.cat(
-                [change[:, :channels] * (deviation[:, :, None, None] + 1e-3), change[:, channels:]], dim=1
-            )
+            moved = moved + _joined(change[:, :channels] * deviation, change[:, channels:])
         return Features(moved[:, :channels].contiguous(memory_format=torch.channels_last), moved[:, channels:])
+
+    def transfer(
+        self,
+        values: Float[Tensor, "source channel size size"],
+        features: Float[Tensor, "source feature_channel size size"],
+        source_masks: Int64[Tensor, "source size size"],
+        target_masks: LayoutMask,
+    ) -> Float[Tensor, "batch channel size size"]:
+        """What lies in the sources' cells, in the cells of other layouts that correspond to them.
+
+        Attention over the cells of all sources at once: each cell of a layout takes from where its content would come.
+        Labels so pass from a few samples to every other (our choice).
+
+        Args:
+            values: to carry, such as shares of classes.
+            features: of the sources at the split.
+            source_masks: proxy masks of the sources.
+            target_masks: the layouts to carry to.
+        """
+        batch = len(target_masks)
+        source, target = self._encoded(source_masks, target_masks)
+        keys = self._keys(source, _normalised(features)[0]).transpose(0, 1).flatten(1, 2)
+        below = values.transpose(0, 1).flatten(1, 2)[None]  # the sources below each other, as their keys are
+        return self._moved(target, keys[None].expand(batch, -1, -1, -1), below.expand(batch, -1, -1, -1))
+
+    def _encoded(self, source_mask: Tensor, target_mask: Tensor) -> tuple[Tensor, Tensor]:
+        embedded = torch.cat([self.encoder.embed(source_mask), self.encoder.embed(target_mask)])
+        source, target = self.encoder(embedded).split([len(source_mask), len(target_mask)])
+        return source, target
+
+    def _keys(self, code: Tensor, normalised: Tensor) -> Tensor:
+        """(batch, heads, cells, channel) of sources."""
+        return self._heads(self.key(_joined(code, normalised)))
+
+    def _moved(self, target_code: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Values of sources where the target's cells attend to them; (batch, channel, size, size)."""
+        moved = self._attend(self._heads(self.query(target_code)), keys, values)
+        if self.gate is None:
+            return moved[:, 0]
+        return (moved * self.gate(target_code).softmax(dim=1)[:, :, None]).sum(dim=1)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, heads * channel, size, size) to (batch, heads, cells, channel), of unit mean square."""
-        batch, _, height, width = x.shape
-        x = x.reshape(batch, self.heads, -1, height * width).transpose(2, 3).float()
+        x = _cells(x)
+        x = x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2).float()
         return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6) / math.sqrt(x.shape[-1])
 
     def _attend(self, query: Tensor, key: Tensor, values: Tensor) -> Tensor:
         """Attention of every target cell over all source cells; (batch, heads, channel, size, size)."""
-        batch, channels, height, width = values.shape
-        place = self.code.flatten(1).t()[None, None].expand(batch, self.heads, -1, -1)
+        channels = values.shape[1]
+        place = _cells(self.code[None])[:, None].expand(*query.shape[:3], -1)
+        source_place = place.repeat(1, 1, key.shape[2] // place.shape[2], 1)
         gain, place_gain = ((GAIN_RATE * g).exp()[None, :, None, None] for g in (self.content_gain, self.place_gain))
-        q = torch.cat([query * gain, place * place_gain], dim=-1)
-        k = torch.cat([key, place], dim=-1)
-        v = values.flatten(2).transpose(1, 2)[:, None].expand(-1, self.heads, -1, -1)
+        v = _cells(values)[:, None].expand(-1, self.heads, -1, -1)
         # The fast kernels want one size for queries, keys and values; zeros change no product.
-        size = max(q.shape[-1], v.shape[-1])
-        q, k, v = (F.pad(t, (0, size - t.shape[-1])) for t in (q, k, v))
+        spare = v.shape[-1] - query.shape[-1] - place.shape[-1]
+        v = F.pad(v, (0, max(0, -spare)))
+        zeros = query.new_zeros(()).expand(*key.shape[:3], max(0, spare))
+        q = torch.cat([query * gain, place * place_gain, zeros[:, :, : query.shape[2]]], dim=-1)
+        k = torch.cat([key, source_place, zeros], dim=-1)
         # In float32: the values are the image, and bfloat16 would round them to three digits.
         with torch.autocast(values.device.type, enabled=False):
             out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :channels]
-        return out.transpose(2, 3).reshape(batch, self.heads, channels, height, width)
+        return out.transpose(2, 3).reshape(*out.shape[:2], channels, *self.code.shape[1:])
+
+
+def _cellwise(before: int, between: int, after: int) -> nn.Sequential:
+    """A network of two layers for each cell on its own."""
+    return nn.Sequential(nn.Conv2d(before, between, 1), nn.SiLU(), nn.Conv2d(between, after, 1))
+
+
+def _normalised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features without each sample's mean and deviation of its channels, and these two."""
+    mean = features.mean(dim=(2, 3), keepdim=True)
+    centred = features - mean  # faster than `std_mean` where channels lie last
+    deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 1e-3
+    return centred / deviation, mean, deviation
+
+
+def _cells(x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch cells channel"]:
+    """One row a cell; no copy where channels lie last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _joined(*maps: Tensor) -> Tensor:
+    """Channels of several maps in one, channels last: joining such maps along dim 1 would lay them out anew."""
+    return torch.cat([x.permute(0, 2, 3, 1) for x in maps], dim=3).permute(0, 3, 1, 2)

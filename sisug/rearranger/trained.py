@@ -200,15 +200,16 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Map
     )
 
 
-def averaged(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+def averaged(state: Mapping[str, Tensor], network: str, average: str = "average") -> dict[str, Tensor]:
     """The averaged weights in a module's state, by the names of the network's own.
 
     Args:
-        state: of a module whose `average` is that of the network.
+        state: of a module.
         network: its name in the module.
+        average: name of its average there.
     """
-    average = part_of(state, "average.average:")
-    return {f"{network}.{name.replace('/', '.')}": value for name, value in average.items()}
+    weights = part_of(state, f"{average}.average:")
+    return {f"{network}.{name.replace('/', '.')}": value for name, value in weights.items()}
 
 
 def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_attention_equals_the_softmax_written_out(heads: int) -> None:
     source_code, target_code = (net.encoder(net.encoder.embed(mask)) for mask in (source, target))
     query = cells(net.query(target_code))
     mean, deviation = features.map.mean((2, 3), keepdim=True), features.map.std((2, 3), keepdim=True, unbiased=False)
-    key = cells(net.key(torch.cat([source_code, (features.map - mean) / deviation], dim=1)))
+    key = cells(net.key(torch.cat([source_code, (features.map - mean) / (deviation + 1e-3)], dim=1)))
     place = net.code.flatten(1).T
     logits = (GAIN_RATE * net.content_gain).exp()[:, None, None] * (query @ key.transpose(2, 3))
     logits = logits + (GAIN_RATE * net.place_gain).exp()[:, None, None] * (place @ place.T)
@@ -118,13 +118,8 @@ class OneHot(nn.Module):
 def test_with_labels_alone_a_cell_gets_the_mean_of_the_sources_cells_of_its_label() -> None:
     net = Rearranger(CHANNELS, CLUSTERS, SIZE, width=8, key_channels=CLUSTERS, bands=3, refinement=0)
     net.encoder = OneHot()  # type: ignore[assignment]
-    net.query, net.key = nn.Conv2d(CLUSTERS, CLUSTERS, 1), nn.Conv2d(CLUSTERS + CHANNELS, CLUSTERS, 1)
+    net.query, net.key = first_channels(CLUSTERS), first_channels(CLUSTERS + CHANNELS)
     with torch.no_grad():
-        for layer in (net.query, net.key):
-            assert layer.bias is not None
-            layer.bias.zero_()
-            layer.weight.zero_()
-            layer.weight[:, :CLUSTERS, 0, 0] = torch.eye(CLUSTERS)
         net.content_gain.fill_(math.log(100.0) / GAIN_RATE)
         net.place_gain.fill_(-math.inf)
     features, source, target = sample(1)
@@ -133,6 +128,40 @@ def test_with_labels_alone_a_cell_gets_the_mean_of_the_sources_cells_of_its_labe
         mean = features.map[0][:, source[0] == label].mean(dim=1)
         got = out.map[0][:, target[0] == label]
         torch.testing.assert_close(got, mean[:, None].expand_as(got), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_transfer_carries_what_rearranging_would_move(heads: int) -> None:
+    net = network(heads=heads)
+    features, source, target = sample(1)
+    carried = net.transfer(features.map, features.map, source, target)
+    torch.testing.assert_close(carried, net(features, source, target).map)
+    # A second source counts as its own cells' likeness says: the same one again changes nothing.
+    twice = [x.repeat(2, *[1] * (x.dim() - 1)) for x in (features.map, features.map, source)]
+    torch.testing.assert_close(net.transfer(*twice, target), carried)
+
+
+def test_transfer_takes_each_label_from_the_source_that_shows_it() -> None:
+    net = Rearranger(CHANNELS, CLUSTERS, SIZE, width=8, key_channels=CLUSTERS, bands=3, refinement=0)
+    net.encoder = OneHot()  # type: ignore[assignment]
+    net.query, net.key = first_channels(CLUSTERS), first_channels(CLUSTERS + CHANNELS)
+    with torch.no_grad():
+        net.content_gain.fill_(math.log(100.0) / GAIN_RATE)
+        net.place_gain.fill_(-math.inf)
+    source = torch.stack([torch.full((SIZE, SIZE), label) for label in range(CLUSTERS)])
+    values = torch.arange(CLUSTERS).float()[:, None, None, None].expand(-1, 2, SIZE, SIZE)
+    target = torch.randint(0, CLUSTERS, (3, SIZE, SIZE))
+    carried = net.transfer(values, torch.randn(CLUSTERS, CHANNELS, SIZE, SIZE), source, target)
+    torch.testing.assert_close(carried, target[:, None].float().expand(-1, 2, -1, -1), atol=1e-3, rtol=0)
+
+
+def first_channels(channels: int) -> nn.Sequential:
+    """Passes the first channels, the labels, on."""
+    layer = nn.Conv2d(channels, CLUSTERS, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, :CLUSTERS, 0, 0] = torch.eye(CLUSTERS)
+    return nn.Sequential(layer)
 
 
 def test_heads_are_blended_by_what_the_target_asks_for() -> None:

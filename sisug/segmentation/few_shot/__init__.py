@@ -2,5 +2,6 @@
 
 from sisug.segmentation.few_shot.network import FewShotNetwork
 from sisug.segmentation.few_shot.training import FewShotSegmenter, train_few_shot
+from sisug.segmentation.few_shot.transfer import LabelTransfer
 
-__all__ = ["FewShotNetwork", "FewShotSegmenter", "train_few_shot"]
+__all__ = ["FewShotNetwork", "FewShotSegmenter", "LabelTransfer", "train_few_shot"]

@@ -13,6 +13,7 @@ from sisug.conditions.labels import LabelSet
 from sisug.errors import DataError, check_range
 from sisug.generators import GeneratorBackbone
 from sisug.segmentation.few_shot.network import FewShotNetwork, columns_of
+from sisug.segmentation.few_shot.transfer import named, resized
 from sisug.training.seeding import generator_for
 from sisug.types import Masks, Styles
 
@@ -47,8 +48,8 @@ class FewShotSegmenter(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def segment(self, generator: GeneratorBackbone, ws: Styles) -> Masks:
-        """Masks of samples, at the images' size.
+    def probabilities(self, generator: GeneratorBackbone, ws: Styles) -> Float[Tensor, "batch classes side side"]:
+        """Probabilities of the classes, at the images' size or at the largest that features are compared at.
 
         Args:
             generator: the one that it was trained for.
@@ -64,10 +65,19 @@ class FewShotSegmenter(nn.Module):
                 "train a segmenter for it, or give the generator that it was trained for",
             )
         logits: Tensor = self.network(columns_of(generator.pyramid(ws)))
-        size = (generator.resolution, generator.resolution)
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size, mode="bilinear")
-        return logits.argmax(dim=1)
+        return logits.float().softmax(dim=1)
+
+    def segment(self, generator: GeneratorBackbone, ws: Styles) -> Masks:
+        """Masks of samples, at the images' size.
+
+        Args:
+            generator: the one that it was trained for.
+            ws: styles of the samples.
+
+        Raises:
+            DataError: another generator.
+        """
+        return named(resized(self.probabilities(generator, ws), generator.resolution), self.labels)
 
 
 def train_few_shot(
