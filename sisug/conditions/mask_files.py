@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sisug.conditions.labels import IGNORE_COLOUR, LabelSet
-from sisug.conditions.pictures import Picture, check_mode, read_picture, rgba
+from sisug.conditions.pictures import Picture, check_mode, palette_colours, read_picture, rgba
 from sisug.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ LISTED = 6
 """Values named in a message; the rest is counted."""
 
 
-def read_mask(path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False) -> np.ndarray:
+def read_mask(
+    path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False, square: bool = True
+) -> np.ndarray:
     """The mask in a picture file, at the picture's own size.
 
     How the file is read depends on its colour model:
@@ -42,6 +44,7 @@ def read_mask(path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blan
         labels: classes and colours.
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
         white_is_blank: whether white paper is don't-care, unless a class is white.
+        square: whether the picture has to be square; callers that crop the mask themselves take any.
 
     Returns:
         int64 (height, width): class numbers or ``labels.ignore``.
@@ -49,7 +52,7 @@ def read_mask(path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blan
     Raises:
         DataError: for anything that is not such a mask, with the values found.
     """
-    picture = read_picture(path)
+    picture = read_picture(path, square=square)
     _check_depth(picture)
     check_mode(picture)
     table = _colour_table(labels, white_is_blank)
@@ -82,13 +85,19 @@ def _palette_is_meant(
     picture: Picture, labels: LabelSet, table: dict[tuple[int, int, int], int], tolerance: int
 ) -> bool:
     """Whether the colours of a palette picture say the classes, rather than its stored numbers."""
-    used, first = np.unique(np.asarray(picture.image), return_index=True)
-    colours = rgba(picture).reshape(-1, 4)[first].astype(np.int64)
+    used = _present(np.asarray(picture.image))
+    colours = palette_colours(picture)[used].astype(np.int64)
     known, values = np.array(list(table)), np.array(list(table.values()))
-    distance = np.abs(colours[:, None, :3] - known).max(axis=2)
+    away = np.abs(colours[:, None, :3] - known)
+    distance = np.maximum(np.maximum(away[..., 0], away[..., 1]), away[..., 2])
     recognised = (distance.min(axis=1) <= tolerance) & (colours[:, 3] > 0)
     agrees = values[distance.argmin(axis=1)] == used
     return bool((recognised & ~agrees).any())
+
+
+def _present(numbers: np.ndarray) -> np.ndarray:
+    """The numbers 0 to 255 that occur, sorted; sorting the pixels would take fifty times as long."""
+    return np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256))
 
 
 def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
@@ -96,7 +105,9 @@ def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
     stored = picture.image.getchannel("L") if picture.image.mode == "LA" else picture.image
     numbers = np.asarray(stored).astype(np.int64)
     if picture.image.has_transparency_data:
-        numbers = np.where(_opaque(picture, rgba(picture)[..., 3]), numbers, labels.ignore)
+        alpha = rgba(picture)[..., 3]
+        opaque = _opaque(picture, np.arange(256), np.bincount(alpha.reshape(-1), minlength=256))
+        numbers = np.where(opaque[alpha], numbers, labels.ignore)
     known = (numbers < labels.num_classes) | (numbers == labels.ignore)
     if not known.all():
         values, counts = np.unique(numbers[~known], return_counts=True)
@@ -117,14 +128,13 @@ def _by_number(picture: Picture, labels: LabelSet) -> np.ndarray:
 
 
 def _say_if_colours_differ(picture: Picture, labels: LabelSet, numbers: np.ndarray) -> None:
-    meant = np.zeros((256, 3), np.uint8)
-    meant[: labels.num_classes] = labels.palette
-    labelled = numbers != labels.ignore
-    if (rgba(picture)[..., :3] != meant[numbers])[labelled].any():
+    used = _present(numbers)
+    used = used[used != labels.ignore]
+    if (palette_colours(picture)[used, :3] != np.array(labels.palette)[used]).any():
         log.warning(
             "%s: its palette is not that of label set %r, so its stored numbers are taken as class numbers (%s). "
             "If its colours are meant, save it as RGB",
-            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in np.unique(numbers[labelled])),
+            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in used),
         )  # fmt: skip
 
 
@@ -132,10 +142,14 @@ def _by_colour(
     picture: Picture, labels: LabelSet, table: dict[tuple[int, int, int], int], tolerance: int
 ) -> np.ndarray:
     pixels = rgba(picture)
-    opaque = _opaque(picture, pixels[..., 3])
-    codes = pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    found, where, counts = np.unique(codes[opaque], return_inverse=True, return_counts=True)
-    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    # Neighbours are mostly equal in masks: what is looked up and sorted are runs, a hundredth of the pixels.
+    codes = pixels.view("<u4").reshape(-1)
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    lengths = np.diff(starts, append=len(codes))
+    found, where = np.unique(codes[starts].byteswap(), return_inverse=True)  # red highest, opacity lowest
+    counts = np.bincount(where, weights=lengths).astype(np.int64)
+    opaque = _opaque(picture, found & 255, counts)
+    colours = np.stack([found >> 24, found >> 16 & 255, found >> 8 & 255], axis=1).astype(np.int64)
     nearest_colour = np.zeros(len(found), dtype=np.int64)
     distance = np.full(len(found), 256)
     known = list(table)
@@ -143,22 +157,21 @@ def _by_colour(
         away = np.abs(colours - np.array(colour)).max(axis=1)
         closer = away < distance
         nearest_colour[closer], distance[closer] = position, away[closer]
-    foreign = distance > tolerance
+    foreign = opaque & (distance > tolerance)
     if foreign.any():
         raise _unknown_colours(
             picture, labels, table, colours[foreign], counts[foreign], nearest_colour[foreign], distance[foreign]
         )
-    values = np.array([table[colour] for colour in known])
-    mask = np.full(codes.shape, labels.ignore, dtype=np.int64)
-    mask[opaque] = values[nearest_colour][where]
-    return mask
+    values = np.where(opaque, np.array([table[colour] for colour in known])[nearest_colour], labels.ignore)
+    return np.repeat(values[where], lengths).reshape(pixels.shape[:2])
 
 
-def _opaque(picture: Picture, alpha: np.ndarray) -> np.ndarray:
-    half = (alpha > 0) & (alpha < 255)
+def _opaque(picture: Picture, alpha: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which values of opacity say that something is drawn; `counts` says how many pixels have each."""
+    half = (alpha > 0) & (alpha < 255) & (counts > 0)
     if half.any():
         raise picture.refuse(
-            f"has {int(half.sum())} half-transparent pixels (opacity {int(alpha[half].min())} to "
+            f"has {int(counts[half].sum())} half-transparent pixels (opacity {int(alpha[half].min())} to "
             f"{int(alpha[half].max())} of 255)",
             "such a pixel is neither drawn nor left out; soft brushes make them",
             "draw with a hard brush, or flatten the picture; wholly transparent pixels are don't-care",

@@ -29,7 +29,7 @@ block; damaged ones fail.)"""
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded, upright, square picture.
+    """A decoded, upright picture.
 
     Args:
         path: where it came from, for messages.
@@ -52,14 +52,15 @@ class Picture:
         return DataError(f"{self.path} {found}", cause, remedy)
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, *, square: bool = True) -> Picture:
     """Open a picture and decode it wholly.
 
-    Square within one pixel is taken as square. Our choice: other shapes are refused, since both cropping and padding
-    would change the layout that the user drew.
+    Square within one pixel is taken as square. Our choice: other shapes are refused unless the caller crops, since both
+    cropping and padding would change the layout that the user drew.
 
     Args:
         path: a file of any format that Pillow reads.
+        square: whether it has to be square.
 
     Raises:
         DataError: missing, unreadable, animated or not square.
@@ -87,7 +88,7 @@ def read_picture(path: Path) -> Picture:
     picture = Picture(path, upright, deep)
     if frames > 1 and image.format != "MPO":  # phones add a thumbnail to photos as a second frame
         raise picture.refuse(f"has {frames} frames", "a condition is one picture", "save one frame as PNG")
-    if abs(upright.width - upright.height) > 1:
+    if square and abs(upright.width - upright.height) > 1:
         raise picture.refuse(
             f"has {upright.width}x{upright.height} pixels",
             "the generator's images are square, and cropping or padding would change the layout",
@@ -121,6 +122,28 @@ def rgba(picture: Picture) -> np.ndarray:
         picture: of one of ``READABLE_MODES``.
     """
     return np.asarray(picture.image.convert("RGBA"))
+
+
+def palette_colours(picture: Picture) -> np.ndarray:
+    """Colours and opacity that the numbers of a palette picture stand for, uint8 (256, 4).
+
+    Args:
+        picture: of the mode "P".
+    """
+    numbers = picture.image.crop((0, 0, 256, 1))  # keeps palette and transparency
+    numbers.putdata(range(256))
+    return np.asarray(numbers.convert("RGBA"))[0]
+
+
+def centre(values: np.ndarray) -> np.ndarray:
+    """The largest centred square.
+
+    Args:
+        values: (height, width).
+    """
+    side = min(values.shape)
+    top, left = ((length - side) // 2 for length in values.shape)
+    return values[top : top + side, left : left + side]
 
 
 def nearest(values: np.ndarray, size: int) -> np.ndarray:

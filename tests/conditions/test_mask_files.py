@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from sisug.conditions.labels import AVATARS, IGNORE_COLOUR, LabelSet
+from sisug.conditions.mask_files import read_mask
+from sisug.conditions.pictures import centre
 from sisug.conditions.scribble import Scribble
 from sisug.conditions.seg import Seg
 from sisug.errors import ConfigError, DataError
@@ -227,6 +229,44 @@ def test_other_sizes_are_resized_without_blending(png: Path) -> None:
 
 def test_square_within_one_pixel_is_square(png: Path) -> None:
     assert loaded(write(png, COLOURS[np.zeros((4, 5), int)])) == [[0] * 4] * 4
+
+
+def test_other_shapes_are_read_where_the_caller_crops(png: Path) -> None:
+    wide = np.tile(MASK, 2)[:3]
+    write(png, COLOURS[wide])
+    assert read_mask(png, FACE, square=False).tolist() == wide.tolist()
+    with pytest.raises(DataError, match="8x3 pixels"):
+        read_mask(png, FACE)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (7, 6), (3, 3), (5, 1)])
+def test_the_centre_has_as_much_left_out_on_either_side(shape: tuple[int, int]) -> None:
+    values = np.arange(shape[0] * shape[1]).reshape(shape)
+    cut = centre(values)
+    assert cut.shape == (min(shape), min(shape))
+    for axis in (0, 1):
+        before = np.argwhere(values == cut[0, 0])[0][axis]
+        after = shape[axis] - 1 - np.argwhere(values == cut[-1, -1])[0][axis]
+        assert 0 <= after - before <= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_every_pixel_is_looked_up(png: Path, mode: str, seed: int) -> None:
+    """Large flat parts and single pixels, against one look-up a pixel."""
+    random = np.random.default_rng(seed)
+    mask = np.kron(random.integers(0, 3, (4, 4)), np.ones((8, 8), int))
+    mask = np.where(random.random((32, 32)) < 0.2, random.choice([0, 1, 2, 255], (32, 32)), mask)
+    if mode == "P":
+        order = random.permutation(256)
+        picture = palette_picture(order[mask], {int(order[n]): tuple(COLOURS[n].tolist()) for n in (0, 1, 2, 255)})
+    else:
+        picture = Image.fromarray(COLOURS[mask])
+    if mode == "RGBA":
+        clear = random.random((32, 32)) < 0.3
+        picture.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
+        mask = np.where(clear, 255, mask)
+    assert read_mask(write(png, picture), FACE).tolist() == mask.tolist()
 
 
 def test_photos_of_drawings_are_turned_upright(tmp_path: Path) -> None:
