@@ -16,6 +16,7 @@ from sisug.data.masks.checking import check_pairs
 from sisug.data.masks.converting import convert as convert_tree
 from sisug.data.masks.dataset import ImageMaskFolder
 from sisug.data.masks.layouts import detect, open_pairs
+from sisug.data.masks.pairs import Crop
 from sisug.errors import ConfigError
 
 PROBLEMS = 1
@@ -34,6 +35,7 @@ def check(
     format: Format = "auto",
     resolution: int | None = None,
     tolerance: int = 0,
+    crop: Crop = "none",
 ) -> str:
     """Read every image and mask: sizes, classes, and what is wrong; the exit code is 1 where anything is.
 
@@ -43,6 +45,8 @@ def check(
         format: how the folder is laid out; `auto` finds out.
         resolution: height and width in pixels that images will be used at; smaller ones are a problem.
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
+        crop: `centre` where only the largest centred square of images and masks will be used; `none` counts those that
+            are not square as problems.
 
     Returns:
         The report.
@@ -53,7 +57,7 @@ def check(
     """
     place = folder.expanduser()
     layout = detect(place) if format == "auto" else format
-    pairs = open_pairs(place, layout, labels, tolerance)
+    pairs = open_pairs(place, layout, labels, tolerance, crop)
     if pairs is None:
         images = scan_folder(place, SMALLEST if resolution is None else resolution)
         text, problems = images.text(), images.left_out
@@ -77,6 +81,7 @@ def convert(
     tolerance: int = 0,
     skip_bad: bool = False,
     background: Colour = WHITE,
+    crop: Crop = "none",
 ) -> str:
     """Write a data set as a clean tree: PNG images and index masks of one size. Given again, it goes on.
 
@@ -90,6 +95,8 @@ def convert(
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
         skip_bad: leave out what cannot be used; otherwise the tree stays unfinished until it is corrected.
         background: colour behind transparent parts of images: red, green and blue, 0 to 255.
+        crop: `centre` takes the largest centred square of images and masks that are not square (raw ADE20K); `none`
+            refuses them. Images without masks are always cropped.
 
     Returns:
         What was written.
@@ -102,7 +109,7 @@ def convert(
     if to is None:
         raise ConfigError(f"nowhere to write {folder} to", "the source is only read", "name a new folder with --to")
     layout = detect(folder.expanduser()) if format == "auto" else format
-    done = convert_tree(folder, to, layout, resolution, labels, tolerance, skip_bad, background)
+    done = convert_tree(folder, to, layout, resolution, labels, tolerance, skip_bad, background, crop)
     lines = [f"{done.images:,} images ({done.written:,} written now) of {folder} ({layout}) in {to}"]
     if done.splits:
         lines.append("splits: " + ", ".join(f"{name} {count:,}" for name, count in done.splits.items()))

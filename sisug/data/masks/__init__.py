@@ -9,11 +9,12 @@ from sisug.data.masks.converting import Converted, convert
 from sisug.data.masks.dataset import ImageMaskFolder, ImageMaskSample, check_batch, read_names
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.layouts import Layout, detect, open_pairs
-from sisug.data.masks.pairs import Pairs, Problems, check_pairing
+from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
 
 __all__ = [
     "CelebAMaskPairs",
     "Converted",
+    "Crop",
     "FolderPairs",
     "ImageMaskFolder",
     "ImageMaskSample",

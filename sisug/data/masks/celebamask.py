@@ -15,7 +15,7 @@ from PIL import Image
 from sisug.conditions.label_maps import LabelMap, match_labels
 from sisug.conditions.labels import LabelSet, label_set
 from sisug.data.images.scan import list_images
-from sisug.data.masks.pairs import Problems
+from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import DataError
 
 IMAGES, PARTS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -44,6 +44,8 @@ class CelebAMaskPairs:
     Raises:
         DataError: folders are missing or empty, or the label set does not fit the parts.
     """
+
+    crop: Crop = "none"  # all of them are square
 
     def __init__(self, folder: str | Path, labels: LabelSet) -> None:
         self.folder = celebamask_folder(Path(folder).expanduser())

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from sisug.conditions.labels import LabelSet
+from sisug.conditions.pictures import centre
 from sisug.data.images.examine import examine
 from sisug.data.images.scan import PROGRESS_EVERY, WHITE, check_form
 from sisug.data.masks.pairs import Pairs, Problems
-from sisug.data.masks.reading import check_square, header_size
+from sisug.data.masks.reading import check_same_shape, check_square, header_size
 from sisug.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class MaskReport:
         ignored: pixels without a label.
         image_sizes: number of images by "width x height".
         mask_sizes: the same of masks.
+        cropped: masks of which only the centre is used, and was counted.
         problems: everything that is wrong.
     """
 
@@ -53,6 +55,7 @@ class MaskReport:
     ignored: int = 0
     image_sizes: Counter[str] = field(default_factory=Counter)
     mask_sizes: Counter[str] = field(default_factory=Counter)
+    cropped: int = 0
     problems: Problems = field(default_factory=Problems)
 
     @property
@@ -68,6 +71,8 @@ class MaskReport:
             f"  image sizes: {_sizes(self.image_sizes)}",
             f"  mask sizes: {_sizes(self.mask_sizes)}",
         ]
+        if self.cropped:
+            lines.append(f"  {self.cropped:,} are not square: what follows is counted in their centres")
         if self.read:
             width = max(len(name) for name in (*self.labels.classes, "without a label"))
             lines += ["", f"  {'':<{width + 5}}  pixels   images"]
@@ -139,11 +144,12 @@ def _look(pairs: Pairs, name: str, resolution: int | None) -> _Found:
     image = examine(path, resolution or 4, WHITE)
     if image.problem is not None:
         found.problems.append((f"images {image.problem}", f"{_below(pairs, path)} ({image.detail})"))
-    try:
-        check_square(path, found.image_size)
-    except DataError:
-        assert found.image_size is not None
-        found.problems.append(("images not square", f"{_below(pairs, path)} ({_size(found.image_size)})"))
+    if pairs.crop == "none":
+        try:
+            check_square(path, found.image_size)
+        except DataError:
+            assert found.image_size is not None
+            found.problems.append(("images not square", f"{_below(pairs, path)} ({_size(found.image_size)})"))
     try:
         mask = pairs.mask(name)
     except DataError as error:
@@ -151,6 +157,12 @@ def _look(pairs: Pairs, name: str, resolution: int | None) -> _Found:
         found.problems.append(("masks that cannot be used", error.state.replace(f"{pairs.folder}{os.sep}", "")))
         return found
     found.mask_size = (mask.shape[1], mask.shape[0])
+    if pairs.crop == "centre":
+        try:
+            check_same_shape(name, found.image_size, found.mask_size)
+        except DataError as error:
+            found.problems.append(("images and masks of different shapes", error.state))
+        mask = centre(mask)
     counts = np.bincount(mask.reshape(-1), minlength=256)
     found.pixels = counts[: pairs.labels.num_classes]
     found.ignored = int(counts[pairs.labels.ignore])
@@ -167,6 +179,7 @@ def _count(report: MaskReport, found: _Found) -> None:
     if found.pixels is not None and found.mask_size is not None:
         report.read += 1
         report.mask_sizes[_size(found.mask_size)] += 1
+        report.cropped += abs(found.mask_size[0] - found.mask_size[1]) > 1
         report.pixels += found.pixels
         report.images_with += found.pixels > 0
         report.ignored += found.ignored

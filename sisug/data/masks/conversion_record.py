@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sisug.data.masks.pairs import Crop
 from sisug.errors import ConfigError, DataError
 from sisug.training.atomic_file import atomic_write
 
@@ -27,6 +28,7 @@ class Settings:
         resolution: height and width in pixels; None for each mask's (or image's) own.
         labels: `LabelSet.to_dict` of the masks; None without masks.
         background: colour behind transparent parts of images.
+        crop: what becomes of images and masks that are not square.
     """
 
     layout: str
@@ -35,6 +37,7 @@ class Settings:
     resolution: int | None
     labels: dict[str, Any] | None
     background: list[int]
+    crop: Crop
 
 
 def source_key(folder: Path) -> str:
@@ -66,8 +69,10 @@ def check_target(out: Path, settings: Settings) -> None:
                 f"it has no {RECORD}, so what is there was not written by `sisug data convert` and would mix with it",
                 "choose a new folder",
             )
-    elif record["settings"] != asdict(settings):
-        changed = [key for key, value in asdict(settings).items() if record["settings"].get(key) != value]
+        return
+    made = {"crop": "none", **record["settings"]}  # records did not say so when nothing was cropped
+    if made != asdict(settings):
+        changed = [key for key, value in asdict(settings).items() if made.get(key) != value]
         raise ConfigError(
             f"the folder {out} holds another conversion (other: {', '.join(changed)})",
             "images of two conversions would mix",

@@ -24,7 +24,7 @@ from sisug.data.masks.conversion_record import LOCK, Settings, begin, check_targ
 from sisug.data.masks.dataset import SPLITS, read_names
 from sisug.data.masks.folder import LABELS
 from sisug.data.masks.layouts import Layout, open_pairs
-from sisug.data.masks.pairs import Pairs, Problems, check_pairing
+from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
 from sisug.data.masks.reading import header_size, read_pair
 from sisug.errors import ConfigError, DataError, RunError
 from sisug.training.atomic_file import atomic_write
@@ -65,6 +65,7 @@ def convert(
     tolerance: int = 0,
     skip_bad: bool = False,
     background: Colour = WHITE,
+    crop: Crop = "none",
 ) -> Converted:
     """Write `images/NAME.png`, `masks/NAME.png`, `labels.json`, `splits/` and `conversion.json`.
 
@@ -81,6 +82,8 @@ def convert(
         tolerance: of colours in masks, 0 to 255.
         skip_bad: leave out what cannot be used, instead of refusing the source.
         background: colour behind transparent parts of images.
+        crop: "centre" takes the largest centred square of images and masks that are not square; "none" refuses them.
+            Images without masks are always cropped.
 
     Raises:
         ConfigError: a value out of range, or a folder that cannot be written to.
@@ -91,7 +94,7 @@ def convert(
     check_form(4 if resolution is None else resolution, background)
     if tree.resolve() == source.resolve() or source.resolve() in tree.resolve().parents:
         raise ConfigError(f"{tree} lies within {source}", "results would be read as data", "choose another folder")
-    pairs = open_pairs(source, layout, labels, tolerance)
+    pairs = open_pairs(source, layout, labels, tolerance, crop)
     if pairs is not None and not (skip_bad and pairs.names):
         check_pairing(pairs)
     settings = Settings(
@@ -101,6 +104,7 @@ def convert(
         resolution=resolution,
         labels=None if pairs is None else pairs.labels.to_dict(),
         background=list(background),
+        crop=crop,
     )
     check_target(tree, settings)
     tree.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from sisug.conditions.labels import LabelSet
 from sisug.data.masks.dataset import SPLITS, ImageMaskFolder, ImageMaskSample
+from sisug.data.masks.pairs import Crop
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.training.seeding import generator_for
@@ -41,6 +42,7 @@ class ImageMaskDataModule(LightningDataModule):
         flip: mirror half of the training images, others every epoch. Only where left and right mean the same.
         num_workers: data processes; 0 reads in the main process.
         seed: of order and mirroring.
+        crop: "centre" takes the largest centred square of images and masks that are not square; "none" refuses them.
 
     Raises:
         ConfigError: a value out of range, or no label set.
@@ -60,6 +62,7 @@ class ImageMaskDataModule(LightningDataModule):
         flip: bool = False,
         num_workers: int = 0,
         seed: int = 0,
+        crop: Crop = "none",
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -76,7 +79,7 @@ class ImageMaskDataModule(LightningDataModule):
             )
         # Not for the logger, which refuses a module's and a data module's value of one name (labels, seed) that differ.
         self.save_hyperparameters(logger=False)
-        self.whole = ImageMaskFolder(folder, resolution, labels, tolerance=tolerance, skip_bad=skip_bad)
+        self.whole = ImageMaskFolder(folder, resolution, labels, tolerance=tolerance, skip_bad=skip_bad, crop=crop)
         self.batch_size, self.num_workers, self.flip, self.seed = batch_size, num_workers, flip, seed
         self.names = _split_names(self.whole, val_share, test_share)
         if len(self.names["train"]) < batch_size:
@@ -101,6 +104,7 @@ class ImageMaskDataModule(LightningDataModule):
             "sha256": self.whole.digest,
             "labels": self.label_set.name,
             "resolution": self.whole.resolution,
+            "crop": self.whole.pairs.crop,
             "flip": self.flip,
         }
 

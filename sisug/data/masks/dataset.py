@@ -18,8 +18,8 @@ from sisug.data.images.examine import Colour
 from sisug.data.images.scan import WHITE, check_form
 from sisug.data.masks.conversion_record import check_finished
 from sisug.data.masks.folder import FolderPairs
-from sisug.data.masks.pairs import Pairs, check_pairing, digest
-from sisug.data.masks.reading import check_square, header_size, read_pair
+from sisug.data.masks.pairs import Crop, Pairs, check_pairing, digest
+from sisug.data.masks.reading import check_shapes, read_pair
 from sisug.errors import ConfigError, DataError
 
 SPLITS = "splits"
@@ -50,11 +50,12 @@ class ImageMaskFolder(Dataset[ImageMaskSample]):
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
         skip_bad: leave out what has no partner, instead of refusing the folder.
         background: colour behind transparent parts of images.
+        crop: "centre" takes the largest centred square of images and masks that are not square; "none" refuses them.
 
     Attributes:
         label_set: of the masks.
         names: of the images, in order.
-        digest: SHA-256 of label set, names and file sizes, the key of cached statistics.
+        digest: SHA-256 of label set, crop, names and file sizes, the key of cached statistics.
 
     Raises:
         ConfigError: a value out of range, or no label set.
@@ -72,18 +73,18 @@ class ImageMaskFolder(Dataset[ImageMaskSample]):
         tolerance: int = 0,
         skip_bad: bool = False,
         background: Colour = WHITE,
+        crop: Crop = "none",
     ) -> None:
         check_form(resolution, background)
         self.resolution, self.background = resolution, background
         check_finished(Path(folder).expanduser())
-        self.pairs: Pairs = FolderPairs(folder, labels, images, masks, tolerance)
+        self.pairs: Pairs = FolderPairs(folder, labels, images, masks, tolerance, crop)
         self.label_set: LabelSet = self.pairs.labels
         if not (skip_bad and self.pairs.names):
             check_pairing(self.pairs)
         self.names = self.pairs.names if names is None else _chosen(self.pairs.names, names, self.pairs.folder)
         for name in self.names:
-            for path in self.pairs.sources(name):
-                check_square(path, header_size(path))
+            check_shapes(self.pairs, name)
         self.digest = digest(self.pairs, self.names)
 
     def subset(self, names: Sequence[str] | str | Path) -> ImageMaskFolder:

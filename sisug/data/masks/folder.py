@@ -11,7 +11,7 @@ from sisug.conditions.label_files import read_label_set
 from sisug.conditions.labels import LabelSet
 from sisug.conditions.mask_files import read_mask
 from sisug.data.images.scan import ImageFile, list_images
-from sisug.data.masks.pairs import Problems
+from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import ConfigError, DataError
 
 LABELS = "labels.json"
@@ -29,6 +29,7 @@ class FolderPairs:
         images: folder of the images, within ``folder``.
         masks: folder of the masks, within ``folder``.
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
+        crop: what becomes of images and masks that are not square.
 
     Raises:
         ConfigError: no label set is named, and the folder has none.
@@ -42,11 +43,12 @@ class FolderPairs:
         images: str = "images",
         masks: str = "masks",
         tolerance: int = 0,
+        crop: Crop = "none",
     ) -> None:
         self.folder = Path(folder).expanduser()
         if not 0 <= tolerance <= 255:
             raise ConfigError(f"tolerance {tolerance}", "colour values run from 0 to 255", "use a small number, or 0")
-        self.tolerance = tolerance
+        self.tolerance, self.crop = tolerance, crop
         for part in (images, masks):
             if not (self.folder / part).is_dir():
                 raise DataError(
@@ -76,9 +78,9 @@ class FolderPairs:
         """A mask at its own size.
 
         Raises:
-            DataError: it cannot be read, or holds what is no class.
+            DataError: it cannot be read, holds what is no class, or is not square where it is not to be cropped.
         """
-        return read_mask(self._masks[name], self.labels, tolerance=self.tolerance)
+        return read_mask(self._masks[name], self.labels, tolerance=self.tolerance, square=self.crop == "none")
 
     def _by_stem(self, part: str) -> dict[str, Path]:
         """Files of a folder by their names without suffix; of several with one name the first counts."""

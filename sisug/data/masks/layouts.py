@@ -9,7 +9,7 @@ from sisug.conditions.label_files import read_label_set
 from sisug.data.images.scan import check_folder
 from sisug.data.masks.celebamask import IMAGES, OFFICIAL, PARTS, CelebAMaskPairs
 from sisug.data.masks.folder import FolderPairs
-from sisug.data.masks.pairs import Pairs
+from sisug.data.masks.pairs import Crop, Pairs
 from sisug.errors import DataError
 
 Layout = Literal["image-masks", "celebamask-hq", "images"]
@@ -36,7 +36,9 @@ def detect(folder: Path) -> Layout:
     return "images"
 
 
-def open_pairs(folder: Path, layout: Layout, labels: str | None, tolerance: int = 0) -> Pairs | None:
+def open_pairs(
+    folder: Path, layout: Layout, labels: str | None, tolerance: int = 0, crop: Crop = "none"
+) -> Pairs | None:
     """The images and masks of a folder, listed; None for images only.
 
     Args:
@@ -44,6 +46,7 @@ def open_pairs(folder: Path, layout: Layout, labels: str | None, tolerance: int 
         layout: how it lies there.
         labels: name of a label set, or its JSON file; None for the layout's own.
         tolerance: of colours in masks, 0 to 255.
+        crop: what becomes of images and masks that are not square; CelebAMask-HQ has none.
 
     Raises:
         ConfigError: no label set is named and the layout has none.
@@ -52,7 +55,7 @@ def open_pairs(folder: Path, layout: Layout, labels: str | None, tolerance: int 
     if layout == "celebamask-hq":
         return CelebAMaskPairs(folder, read_label_set(labels or OFFICIAL))
     if layout == "image-masks":
-        return FolderPairs(folder, labels, tolerance=tolerance)
+        return FolderPairs(folder, labels, tolerance=tolerance, crop=crop)
     if (folder / "data.mdb").is_file():
         raise lmdb_found(folder)
     check_folder(folder)

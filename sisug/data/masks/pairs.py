@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from sisug.conditions.labels import LabelSet
 from sisug.data.images.scan import Group
 from sisug.errors import DataError
+
+Crop = Literal["none", "centre"]
+"""What is done to images and masks that are not square: they are refused, or the largest centred square is taken."""
 
 
 @dataclass
@@ -50,12 +53,14 @@ class Pairs(Protocol):
     Attributes:
         folder: where they lie.
         labels: label set of the masks.
+        crop: what becomes of those that are not square.
         names: sorted names of what has both an image and a mask; paths without suffix, with forward slashes.
         problems: what has not, and what else the listing shows.
     """
 
     folder: Path
     labels: LabelSet
+    crop: Crop
     names: tuple[str, ...]
     problems: Problems
 
@@ -76,13 +81,13 @@ class Pairs(Protocol):
         ...
 
     def mask(self, name: str) -> np.ndarray:
-        """A mask at its own size, int64 (height, width): class numbers or ``labels.ignore``.
+        """A mask at its own size, int64 (height, width): class numbers or ``labels.ignore``. Nothing is cropped.
 
         Args:
             name: one of ``names``.
 
         Raises:
-            DataError: it cannot be read, or holds what is no class.
+            DataError: it cannot be read, holds what is no class, or is not square where it is not to be cropped.
         """
         ...
 
@@ -110,13 +115,15 @@ def check_pairing(pairs: Pairs) -> None:
 
 
 def digest(pairs: Pairs, names: tuple[str, ...]) -> str:
-    """SHA-256 of the label set's classes and of names and sizes of the files: which data a number rests on.
+    """SHA-256 of the label set's classes, the crop, names and sizes of the files: which data a number rests on.
 
     Args:
         pairs: listed files.
         names: which of them.
     """
     total = hashlib.sha256("\n".join((*pairs.labels.classes, "")).encode())
+    if pairs.crop != "none":
+        total.update(f"crop\t{pairs.crop}\n".encode())
     for name in names:
         sizes = [path.stat().st_size for path in pairs.sources(name)]
         total.update(f"{name}\t{sizes}\n".encode("utf-8", "surrogateescape"))

@@ -169,6 +169,41 @@ def test_clean_tree_holds_the_same(sisug: Command, tree: Path, labels: str, tmp_
     assert sisug("data", "check", out) == 0
 
 
+def test_scenes_are_cropped_on_request(
+    sisug: Command, tree: Path, labels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide, wide_mask = np.tile(image(0), (1, 2, 1))[:, :27], np.tile(mask(0), 2)[:, :27]
+    save(tree / "images/a.png", wide)
+    save(tree / "masks/a.png", wide_mask)
+    options = ("--labels", labels, "--crop", "centre")
+    assert sisug("data", "check", tree, "--labels", labels) == 1
+    assert "images/a.png (27x16)" in capsys.readouterr().out
+    assert sisug("data", "check", tree, *options) == 0
+    out = capsys.readouterr().out
+    assert "1 are not square" in out
+    counted = np.bincount(np.concatenate([wide_mask[:, 5:21].ravel(), *(mask(i).ravel() for i in (1, 2, 3))]))
+    for number, name in enumerate(FACE.classes):
+        assert f"{number}  {name:<15}  {counted[number] / counted.sum():>6.2%}" in out
+    assert sisug("data", "convert", tree, "--to", "out", *options) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/images/a.png")), wide[:, 5:21])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), wide_mask[:, 5:21])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/c.png")), mask(3))
+    assert sisug("data", "convert", tree, "--to", "out", "--labels", labels) == 2
+    assert "another conversion (other: crop)" in capsys.readouterr().err
+    save(tree / "masks/a.png", np.tile(mask(0), (2, 1)))
+    assert sisug("data", "check", tree, *options) == 1
+    assert "images and masks of different shapes: a has an image of 27x16" in capsys.readouterr().out
+
+
+def test_trees_of_the_time_before_crops_go_on(sisug: Command, tree: Path, labels: str, tmp_path: Path) -> None:
+    convert = ("data", "convert", tree, "--to", "out", "--labels", labels)
+    assert sisug(*convert) == 0
+    record = json.loads((tmp_path / "out/conversion.json").read_text())
+    assert record["settings"].pop("crop") == "none"
+    (tmp_path / "out/conversion.json").write_text(json.dumps(record))
+    assert sisug(*convert) == 0
+
+
 def test_faces_are_merged_and_resized(sisug: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     celebamask(tmp_path / "faces", [0, 1, 1999, 2000])
     arguments = ("--to", "out", "--labels", "celebamask-hq-bisenet", "--format", "celebamask-hq")

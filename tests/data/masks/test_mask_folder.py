@@ -16,6 +16,7 @@ from PIL import Image
 from sisug.conditions.labels import IGNORE_COLOUR
 from sisug.data.masks import FolderPairs, ImageMaskFolder, check_batch
 from sisug.data.masks.datamodule import ImageMaskDataModule
+from sisug.data.masks.reading import read_pair
 from sisug.errors import ConfigError, DataError
 
 NAMES = ["a", "b/1", "b/2", "c"]
@@ -141,6 +142,61 @@ def test_shapes_that_are_not_square_are_refused_at_once(tree: Path, labels: str,
     save(tree / part / "a.png", pixels)
     with pytest.raises(DataError, match=rf"{part}/a.png has 16x12 pixels.*square"):
         ImageMaskFolder(tree, 8, labels)
+
+
+def test_centres_of_images_and_masks_are_taken_on_request(tree: Path, labels: str) -> None:
+    """A scene of 24x16 pixels with a mask of half the size: eight columns of the image are left out."""
+    wide, half = np.tile(image(0), (1, 2, 1))[:, :24], np.tile(mask(0), 2)[:8, :12]
+    save(tree / "images/a.png", wide)
+    save(tree / "masks/a.png", half)
+    dataset = ImageMaskFolder(tree, 16, labels, crop="centre")
+    sample = dataset[0]
+    assert np.array_equal(((sample["image"] + 1) * 127.5).round().byte().permute(1, 2, 0), wide[:, 4:20])
+    assert np.array_equal(sample["mask"], np.kron(half[:, 2:10], np.ones((2, 2), np.uint8)))
+    assert np.array_equal(dataset[1]["mask"], mask(1))  # square ones are as before
+    with pytest.raises(DataError, match=r"images/a.png has 24x16 pixels.*--crop centre"):
+        ImageMaskFolder(tree, 16, labels)
+
+
+def test_the_crop_is_part_of_the_digest(tree: Path, labels: str) -> None:
+    assert ImageMaskFolder(tree, 16, labels).digest != ImageMaskFolder(tree, 16, labels, crop="centre").digest
+
+
+@pytest.mark.parametrize(
+    ("image_size", "mask_size", "fits"),
+    [
+        ((24, 16), (16, 24), False),
+        ((24, 16), (24, 20), False),
+        ((333, 500), (333, 500), True),
+        ((333, 500), (167, 250), True),  # rounded
+        ((333, 500), (160, 250), False),
+    ],
+)
+def test_centres_need_one_shape(
+    tree: Path, labels: str, image_size: tuple[int, int], mask_size: tuple[int, int], fits: bool
+) -> None:
+    save(tree / "images/a.png", np.zeros((image_size[1], image_size[0], 3), np.uint8))
+    save(tree / "masks/a.png", np.zeros((mask_size[1], mask_size[0]), np.uint8))
+    if fits:
+        assert ImageMaskFolder(tree, 16, labels, crop="centre")[0]["mask"].shape == (16, 16)
+        return
+    with pytest.raises(DataError, match=rf"a has an image of {image_size[0]}x{image_size[1]} pixels and a mask of"):
+        ImageMaskFolder(tree, 8, labels, crop="centre")
+    pairs = FolderPairs(tree, labels, crop="centre")
+    with pytest.raises(DataError, match="shapes differ"):
+        read_pair(pairs, "a", 8)
+
+
+def test_photos_that_lie_on_their_side_have_the_masks_shape(tree: Path, labels: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.repeat(np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], 16, axis=0), 3, axis=2)
+    (tree / "images/a.png").unlink()
+    Image.fromarray(np.rot90(upright).copy()).save(tree / "images/a.jpg", exif=exif, quality=95)
+    save(tree / "masks/a.png", np.zeros((16, 24), np.uint8))
+    sample = ImageMaskFolder(tree, 16, labels, crop="centre")[0]
+    columns = (sample["image"][0].mean(0) + 1) * 127.5
+    assert np.allclose(columns, np.arange(40, 200, 10), atol=4)
 
 
 @pytest.mark.parametrize(
