@@ -31,6 +31,8 @@ class DrawnConditionQuality(Callback):
       inputs, one confusion matrix, one random look each; `drawn_miou_seen`: over the classes that the labels showed.
     - `drawn_frechet`: Fréchet distance, in the judge's features, of the synthesised images to as many other drawn
       avatars; `drawn_frechet_plain`: of plain samples with the same looks to the same avatars.
+    - in a test, `sample_miou`, `sample_accuracy`: the same scores where the inputs are made of plain samples and the
+      judge's masks of them, with other looks: layouts that the generator can show.
 
     After a test each figure is written to `evaluation/` in the run folder with its protocol and the classes' scores.
 
@@ -64,7 +66,9 @@ class DrawnConditionQuality(Callback):
         assert isinstance(pl_module, MapperModule)
         device, generator, count = pl_module.device, pl_module.generator, self.masks[stage]
         judge = self.judge.to(device)
-        score = SegmentationScore(judge.labels.num_classes, judge.labels.ignore).to(device)
+        score, of_samples = (
+            SegmentationScore(judge.labels.num_classes, judge.labels.ignore).to(device) for _ in range(2)
+        )
         extractor = JudgeFeatures(judge)
         made, plain = (FrechetDistance(extractor, judge.name).to(device) for _ in range(2))
         # The second half is what both are compared with.
@@ -78,6 +82,12 @@ class DrawnConditionQuality(Callback):
             z = fixed_latents(index.to(device), generator.z_dim, seed=0, purpose=f"{stage} drawn looks")
             images = pl_module.synthesise(z, pl_module.map_condition(encoded))
             score.update(judge.segment(images), batch["mask"])
+            if stage == "test":
+                sample_z = fixed_latents(index.to(device), generator.z_dim, seed=0, purpose="test sample conditions")
+                sample = plain_images(generator, generator.map(sample_z, pl_module.truncation))
+                mask = judge.segment(sample)
+                proxy_masks = pl_module.map_condition(pl_module.condition.extract(sample, mask, stream))
+                of_samples.update(judge.segment(pl_module.synthesise(z, proxy_masks)), mask)
             others = _batch(drawn, (index + count).tolist(), device)["image"]
             made.update(others, real=True)
             made.update(images, real=False)
@@ -86,7 +96,11 @@ class DrawnConditionQuality(Callback):
                 plain.update(plain_images(generator, generator.map(z, pl_module.truncation)), real=False)
         if stage not in self.plain:
             self.plain[stage] = float(plain.compute())
-        self._log(trainer, pl_module, stage, score.compute(), float(made.compute()), self.plain[stage])
+        values = {f"{stage}/drawn_frechet": float(made.compute()), f"{stage}/drawn_frechet_plain": self.plain[stage]}
+        if stage == "test":
+            result = of_samples.compute()
+            values |= {"test/sample_miou": float(result.miou), "test/sample_accuracy": float(result.accuracy)}
+        self._log(trainer, pl_module, stage, score.compute(), values)
 
     def _log(
         self,
@@ -94,15 +108,12 @@ class DrawnConditionQuality(Callback):
         module: MapperModule,
         stage: Stage,
         result: SegmentationResult,
-        made: float,
-        plain: float,
+        others: dict[str, float],
     ) -> None:
         values = {
             f"{stage}/drawn_miou": float(result.miou),
             f"{stage}/drawn_accuracy": float(result.accuracy),
-            f"{stage}/drawn_frechet": made,
-            f"{stage}/drawn_frechet_plain": plain,
-        }
+        } | others
         if module.lesson is not None and any(module.lesson.seen.values()):
             shown = torch.tensor([count > 0 for count in module.lesson.seen.values()], device=result.iou.device)
             values[f"{stage}/drawn_miou_seen"] = float(result.iou[shown].nanmean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,22 @@ def _checked(encoded: Tensor, condition: Condition, size: int) -> Float[Tensor, 
             "encode it with the condition's `load` or `extract`",
         )
     return batch.float()
+
+
+def never_labelled(
+    encoded: Float[Tensor, "1 channel size size"], condition: Condition, seen: Mapping[str, int]
+) -> list[str]:
+    """Classes in a drawing that the mapper cannot know, since no label showed them.
+
+    Args:
+        encoded: the drawing.
+        condition: what the mapper reads.
+        seen: pixels of each class among its labels; empty where it learnt from labels without limit, or none.
+    """
+    if not isinstance(condition, LabelCondition) or not any(seen.values()):
+        return []
+    drawn = encoded[0].flatten(1).any(dim=1).tolist()
+    return [name for name, there in zip(condition.labels.classes, drawn, strict=True) if there and not seen.get(name)]
 
 
 def name_of(drawing: Drawing, position: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from sisug.generators import Features
 from sisug.generators.commands import sha256_of
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
-from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of
+from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
 from sisug.synthesis.looks import Looks, Source, look_up, styles_of, styles_of_seed
 from sisug.synthesis.result import GeneratedImages
 from sisug.synthesis.sheet import to_bytes
 from sisug.types import Images
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SEEDS = range(8)
 
@@ -169,6 +172,13 @@ class Synthesizer:
                 "load a mapper, or call generate_like",
             )
         encoded, record = encode(drawing, self.mapper.condition, self.generator.resolution)
+        unknown = never_labelled(encoded, self.mapper.condition, self.mapper.lesson.get("seen") or {})
+        if unknown:
+            logger.warning(
+                "%s: no label of this mapper shows %s; it guesses what belongs there. Label a sample that does",
+                name_of(drawing, position),
+                ", ".join(unknown),
+            )
         # One at a time, as looks are: no batch may change a label.
         mask = self.mapper.proxy_masks(encoded.to(self.device))
         return Layout(name_of(drawing, position), mask[0], self.mapper.condition.show(encoded)[0], record)

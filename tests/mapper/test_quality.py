@@ -33,6 +33,7 @@ def test_scores_are_logged_and_recorded_with_their_protocol(
     )
     (result,) = trainer.test(module, datamodule=data, verbose=False)
     assert 0 <= result["test/drawn_miou"] <= 1
+    assert 0 <= result["test/sample_miou"] <= result["test/sample_accuracy"] <= 1
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("evaluation/*.json")}
     assert records["drawn_miou"]["value"] == pytest.approx(result["test/drawn_miou"])
     assert records["drawn_miou"]["samples"] == {"inputs": 4}

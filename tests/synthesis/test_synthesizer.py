@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -359,3 +360,17 @@ def test_a_gpu_gives_the_same_images(mapper_file: Path) -> None:
     on_cpu = Synthesizer.load(mapper_file, device="cpu").generate(MASKS, range(4)).images
     on_gpu = Synthesizer.load(mapper_file, device="cuda").generate(MASKS, range(4)).images
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-2)
+
+
+def test_a_class_that_no_label_showed_is_named(synthesizer: Synthesizer, caplog: pytest.LogCaptureFixture) -> None:
+    assert synthesizer.mapper is not None
+    drawing = torch.zeros(16, 16, dtype=torch.int64)
+    drawing[4:] = 2
+    taught = dataclasses.replace(synthesizer.mapper, lesson={"seen": {"left": 9, "right": 0, "rest": 0}})
+    synthesizer.mapper = taught
+    synthesizer.generate(drawing, [0])
+    assert "input0: no label of this mapper shows rest;" in caplog.text
+    caplog.clear()
+    synthesizer.mapper = dataclasses.replace(taught, lesson={"seen": {"left": 0, "right": 0, "rest": 0}})  # no limit
+    synthesizer.generate(drawing, [0])
+    assert not caplog.text
