@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
@@ -34,6 +34,7 @@ help:  ## List the targets
 	@echo "  DATA of train-rearranger: $(notdir $(basename $(wildcard experiments/generator/*.yaml))),"
 	@echo "  or a generator's file (.safetensors, .pkl, .pt, .pth, .ckpt); of train-generator: avatars, or a folder of pictures."
 	@echo "  CONDITION: seg, scribble, edges, sketch, depth. ANNOTATIONS=FOLDER has labels of your own (sisug annotate export)."
+	@echo "  PROTOCOL-DATA of evaluate: $(notdir $(basename $(wildcard experiments/evaluate/*.yaml)))."
 	@echo "  bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
 	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
@@ -65,6 +66,11 @@ OUT ?= runs/generated
 
 generate: $(STAMP)  ## Images of the drawings INPUT by MAPPER, into OUT
 	$(BIN)/sisug generate --mapper "$(MAPPER)" --input "$(INPUT)" --out "$(OUT)" $(ARGS)
+
+PROTOCOL ?= few-shot
+
+evaluate: $(STAMP)  ## The table of PROTOCOL on DATA, with a report; goes on where it was interrupted
+	$(BIN)/sisug evaluate --config experiments/evaluate/$(PROTOCOL)-$(DATA).yaml $(ARGS)
 
 # DATA is a preset's name, or a folder of pictures.
 ifneq ($(wildcard experiments/train-generator/$(DATA).yaml),)
