@@ -29,7 +29,7 @@ class Condition(ABC):
     """
 
     name: ClassVar[str]
-    needs_masks: ClassVar[bool] = False
+    needs_masks: bool = False
     """Whether ``extract`` needs label masks of the samples, from a segmenter."""
 
     def __init__(self, labels: LabelSet | None = None) -> None:
@@ -44,6 +44,17 @@ class Condition(ABC):
     def options(self) -> dict[str, Any]:
         """What the constructor was given beyond the label set, as primitives."""
         return {}
+
+    def prepare(self) -> None:  # noqa: B027  # most kinds need nothing
+        """Load what ``extract`` needs besides images and masks, unless that is done: networks, for some kinds.
+
+        ``extract`` does so when it is called; called before, it shows what is missing before anything expensive.
+        ``load`` needs nothing, so that a trained mapper works where its networks are not at hand.
+
+        Raises:
+            CheckpointError: weights cannot be loaded, or are not those that the condition was made with.
+            ConfigError: a package that loads them is not installed.
+        """
 
     @abstractmethod
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:

@@ -1,10 +1,10 @@
-"""Depth maps as conditions: near is bright; for drawn data the layers' order stands for depth."""
+"""Depth maps as conditions: near is bright; of a depth network, or for drawn data by the order of the layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
+from sisug.conditions.depth_network import DepthNetwork, LargerIs
 from sisug.conditions.freehand import blur, scale_of, uniform
 from sisug.conditions.labels import LabelSet
 from sisug.conditions.lines import grey_16_bits
 from sisug.conditions.pictures import Picture, check_mode, read_picture, rgba
-from sisug.errors import ConfigError
+from sisug.errors import CheckpointError, ConfigError
+from sisug.metrics._frozen import FrozenNetwork
 from sisug.types import Images, Masks
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
@@ -48,23 +50,45 @@ class Depth(Condition):
     Values are taken as fractions of the file's own range (255 or 65535), so a layer has the same depth in every map.
     Maps that do not fill that range, such as those of sensors and networks of relative depth, need ``stretch``.
 
+    Training maps come from masks and the order of their classes, or with ``model`` from a depth network, which needs no
+    masks. The network is needed to extract only: a mapper's checkpoint names it, and works without.
+
     Args:
-        labels: classes of the masks; needed to extract, not to load.
+        labels: classes of the masks; needed to extract by their order, not to load.
         order: all classes from far to near; by default that of ``LAYERS`` for the label set.
-        stretch: whether each map's smallest and largest value become 0 and 1, in training as in use.
+        stretch: whether each map's smallest and largest value become 0 and 1, in training as in use; None for whether
+            there is a network, whose depth has a scale of each image's own.
+        model: depth network on the hub or in a folder, see ``sisug.conditions.depth_network``; None for the order.
+        revision: see ``DepthNetwork``.
+        resolution: see ``DepthNetwork``.
+        larger_is: see ``DepthNetwork``.
+        fingerprint: SHA-256 of the weights that the network has to have; None for any, which is then kept in the
+            checkpoint.
 
     Raises:
-        ConfigError: for an order that does not name every class once.
+        ConfigError: for an order that does not name every class once, or options that contradict each other.
     """
 
     name = "depth"
-    needs_masks = True
 
     def __init__(
-        self, labels: LabelSet | None = None, *, order: Sequence[str] | None = None, stretch: bool = False
+        self,
+        labels: LabelSet | None = None,
+        *,
+        order: Sequence[str] | None = None,
+        stretch: bool | None = None,
+        model: str | None = None,
+        revision: str | None = None,
+        resolution: int | None = None,
+        larger_is: str | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         super().__init__(labels)
-        if order is None and labels is not None:
+        network_options = {
+            "revision": revision, "resolution": resolution, "larger_is": larger_is, "fingerprint": fingerprint
+        }  # fmt: skip
+        _check_options(model, order, stretch, network_options)
+        if order is None and labels is not None and model is None:
             order = LAYERS.get(labels.name)
         if order is not None and sorted(order) != sorted(self._labels_needed().classes):
             raise ConfigError(
@@ -73,18 +97,50 @@ class Depth(Condition):
                 "name them all, from far to near",
             )
         self.order = None if order is None else tuple(order)
-        self.stretch = stretch
+        self.stretch = stretch if stretch is not None else model is not None
+        self.needs_masks = model is None
+        self.model, self.revision, self.resolution = model, revision, resolution
+        self.larger_is, self.fingerprint = cast(LargerIs | None, larger_is), fingerprint
+        self._network: FrozenNetwork | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"order": None if self.order is None else list(self.order), "stretch": self.stretch}
+        if self.model is None:
+            return {"order": None if self.order is None else list(self.order), "stretch": self.stretch}
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "resolution": self.resolution,
+            "larger_is": self.larger_is,
+            "fingerprint": self.fingerprint,
+        }
+
+    def prepare(self) -> None:
+        if self._network is not None or self.model is None:
+            return
+        network = DepthNetwork(self.model, self.revision, self.resolution, self.larger_is)
+        if self.fingerprint not in (None, network.fingerprint):
+            raise CheckpointError(
+                f"the depth network {self.model} has other weights than were asked for",
+                f"their fingerprint is {network.fingerprint}, not {self.fingerprint}: it would see other depths",
+                "name the revision that was used, or leave fingerprint out and train again",
+            )
+        self.fingerprint, self.larger_is = network.fingerprint, network.larger_is
+        self._network = FrozenNetwork(network)
 
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
-        """Depth by the order of layers, slightly blurred at random; ignored pixels are far.
+        """Depth of a network or by the order of layers, slightly blurred at random; ignored pixels are far.
 
         Raises:
-            ConfigError: without masks or an order of layers.
+            CheckpointError: the network cannot be loaded.
+            ConfigError: without the package that loads networks, or without masks or an order of layers.
         """
+        self.prepare()
+        if self._network is not None:
+            return _stretched(_blurred(self._network.to(images.device)(images.float()), random))
+        return self._by_order(masks, random)
+
+    def _by_order(self, masks: Masks | None, random: torch.Generator) -> Encoded:
         masks, labels = self._masks_needed(masks), self._labels_needed()
         if self.order is None:
             raise ConfigError(
@@ -96,9 +152,7 @@ class Depth(Condition):
         table = torch.zeros(256, device=masks.device)
         for rank, name in enumerate(self.order):
             table[labels.number(name)] = rank / (len(self.order) - 1)
-        depth = table[masks][:, None]
-        largest = SMOOTHEST * scale_of(masks)
-        depth = blur(depth, uniform(random, 0.0, largest, masks), largest)
+        depth = _blurred(table[masks][:, None], random)
         return _stretched(depth) if self.stretch else depth.clamp(0, 1)
 
     def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
@@ -114,6 +168,32 @@ class Depth(Condition):
         depth = torch.from_numpy(grey)[None, None]
         depth = F.interpolate(depth, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         return (_stretched(depth) if self.stretch else depth.clamp(0, 1))[0]
+
+
+def _check_options(
+    model: str | None, order: Sequence[str] | None, stretch: bool | None, network_options: Mapping[str, Any]
+) -> None:
+    given = [name for name, value in network_options.items() if value is not None]
+    if model is None and given:
+        raise ConfigError(
+            f"depth by the order of layers with {', '.join(given)}", "only networks have these", "name one with model"
+        )
+    if model is not None and (order is not None or stretch is False):
+        raise ConfigError(
+            f"the depth network {model} with " + ("an order of layers" if order is not None else "stretch false"),
+            "it sees depth by itself, in a scale of each image's own",
+            "leave that out, or leave model out",
+        )
+    resolution, larger_is = network_options["resolution"], network_options["larger_is"]
+    if resolution is not None and resolution < 1:
+        raise ConfigError(f"resolution {resolution}", "it is a number of pixels", "leave it out for the network's own")
+    if larger_is not in (None, "near", "far"):
+        raise ConfigError(f"larger_is {larger_is!r}", "there are near and far", "choose one of these")
+
+
+def _blurred(depth: Encoded, random: torch.Generator) -> Encoded:
+    largest = SMOOTHEST * scale_of(depth)
+    return blur(depth, uniform(random, 0.0, largest, depth), largest)
 
 
 def _stretched(depth: Encoded) -> Encoded:

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import blur, scale_of, to_unit, uniform
+from sisug.conditions.hed_weights import PUBLISHED, load_hed
 from sisug.conditions.labels import LabelSet
-from sisug.conditions.lines import contours, read_lines
+from sisug.conditions.lines import FAINTEST, PAPER_QUANTILE, contours, read_lines
 from sisug.errors import ConfigError
+from sisug.metrics._frozen import FrozenNetwork
 from sisug.types import Images, Masks
 
 SMOOTHING = 0.7
 """Strongest blur before edges are sought, standard deviation in pixels at 64."""
 
-DETECTORS = ("sobel", "canny")
+DETECTORS = ("sobel", "canny", "hed")
 
 
 class Edges(Condition):
@@ -30,29 +32,69 @@ class Edges(Condition):
     that a mapper trained on it holds for edges of other detectors. Files of HED or similar networks (soft edges, light
     on dark or inverted) are read as they are; none of those networks is needed to train.
 
+    With weights of HED at hand, edges can be made by that network, as in the paper. They are needed to extract only:
+    a mapper's checkpoint names them, and works without.
+
     Args:
         labels: kept for the checkpoint; edges need none.
-        detector: "sobel" (soft) or "canny" (one pixel wide, two strengths).
+        detector: "sobel" (soft), "canny" (one pixel wide, two strengths) or "hed" (a network; soft, whole objects).
+        weights: file of HED's weights, see ``sisug.conditions.hed_weights``.
+        sha256: which file that has to be; None for any, which is then kept in the checkpoint.
 
     Raises:
-        ConfigError: for another detector.
+        ConfigError: for another detector, "hed" without weights, or weights for another one.
 
     Source: Sobel's and Canny's filters as kornia has them; ranges are our choice, by eye on avatars.
     """
 
     name = "edges"
 
-    def __init__(self, labels: LabelSet | None = None, *, detector: str = "sobel") -> None:
+    def __init__(
+        self,
+        labels: LabelSet | None = None,
+        *,
+        detector: str = "sobel",
+        weights: str | Path | None = None,
+        sha256: str | None = None,
+    ) -> None:
         super().__init__(labels)
         if detector not in DETECTORS:
             raise ConfigError(f"edge detector {detector!r}", f"there are {', '.join(DETECTORS)}", "choose one of these")
-        self.detector = detector
+        if detector == "hed" and weights is None:
+            raise ConfigError(
+                "edge detector 'hed' without weights",
+                "it is a network whose weights sisug does not bring",
+                f"download {PUBLISHED}, and give its path with weights",
+            )
+        if detector != "hed" and (weights is not None or sha256 is not None):
+            raise ConfigError(
+                f"edge detector {detector!r} with weights", "only hed has any", "choose hed, or leave them out"
+            )
+        self.detector, self.sha256 = detector, sha256
+        self.weights = None if weights is None else str(weights)
+        self._network: FrozenNetwork | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"detector": self.detector}
+        if self.detector != "hed":
+            return {"detector": self.detector}
+        return {"detector": self.detector, "weights": self.weights, "sha256": self.sha256}
+
+    def prepare(self) -> None:
+        if self._network is None and self.weights is not None:
+            network, self.sha256 = load_hed(Path(self.weights).expanduser(), self.sha256)
+            self._network = FrozenNetwork(network)
 
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
+        """Edges of the images.
+
+        Raises:
+            CheckpointError: the weights of HED cannot be loaded.
+            DataError: images that are too small for HED.
+        """
+        self.prepare()
+        if self._network is not None:
+            return _as_read(self._network.to(images.device)(images.float()), random)
         largest = SMOOTHING * scale_of(images)
         sigma = uniform(random, 0.3 * largest, largest, images)
         smooth = blur(images, sigma, largest)
@@ -68,6 +110,19 @@ class Edges(Condition):
         return read_lines(path, size)
 
 
+def _as_read(edges: Encoded, random: torch.Generator) -> Encoded:
+    """A network's edges as they come back from a picture: the haze around them is paper, the strongest is 1.
+
+    Networks differ in how pale they leave weak edges; a power around 1 does the same. Our choice.
+    """
+    pixels = edges.flatten(1)
+    place = 1 + int((1 - PAPER_QUANTILE) * (pixels.shape[1] - 1))
+    paper = pixels.kthvalue(place, dim=1).values[:, None, None, None]
+    strength = (edges - paper).clamp_min(0)
+    lines = strength / strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(FAINTEST)
+    return lines ** uniform(random, 0.7, 1.4, lines)[:, None, None, None]
+
+
 def _canny(images: Images, random: torch.Generator) -> Encoded:
     """Crests of the slope in any colour channel: 1 above a threshold, 0.5 for those above half of it.
 
@@ -76,5 +131,6 @@ def _canny(images: Images, random: torch.Generator) -> Encoded:
     """
     high = float(uniform(random, 0.1, 0.3, images[:1]))
     channels = (images + 1).flatten(0, 1)[:, None] / 2
-    found = canny(channels, high / 2, high, kernel_size=3, sigma=(0.5, 0.5), hysteresis=False)[1]
+    with torch.autocast(images.device.type, enabled=False):
+        found = canny(channels, high / 2, high, kernel_size=3, sigma=(0.5, 0.5), hysteresis=False)[1]
     return found.view_as(images).amax(dim=1, keepdim=True)

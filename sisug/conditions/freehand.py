@@ -89,7 +89,8 @@ def wobble(
     """
     height, width = values.shape[-2:]
     still = torch.eye(2, 3, device=values.device, dtype=values.dtype).expand(len(values), -1, -1)
-    grid = F.affine_grid(still, [len(values), 1, height, width], align_corners=False)
+    with torch.autocast(values.device.type, enabled=False):  # half precision would place pixels next to their places
+        grid = F.affine_grid(still, [len(values), 1, height, width], align_corners=False)
     step = torch.tensor([2 / width, 2 / height], device=values.device, dtype=values.dtype)
     return F.grid_sample(
         values, grid + offsets.movedim(1, -1) * step, mode=mode, padding_mode="border", align_corners=False
@@ -107,7 +108,9 @@ def blur(
         largest: bound of ``sigma``, which sets the size of the kernel.
     """
     kernel = 2 * math.ceil(2.5 * largest) + 1
-    return gaussian_blur2d(values, kernel, sigma.clamp_min(1e-3)[:, None].expand(-1, 2), border_type="replicate")
+    sigmas = sigma.clamp_min(1e-3)[:, None].expand(-1, 2)
+    with torch.autocast(values.device.type, enabled=False):  # half precision would make steps of smooth slopes
+        return gaussian_blur2d(values.float(), kernel, sigmas.float(), border_type="replicate")
 
 
 def to_unit(values: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:

@@ -46,7 +46,9 @@ def contours(images: Images, sigma: Float[Tensor, " batch"]) -> Float[Tensor, "b
         images: RGB in [-1, 1].
         sigma: how blurred each image's edges are, standard deviation in pixels; the gentler slopes are made up for.
     """
-    slope = spatial_gradient(images).square().sum(dim=2).amax(dim=1, keepdim=True).sqrt()
+    with torch.autocast(images.device.type, enabled=False):
+        slopes = spatial_gradient(images.float())
+    slope = slopes.square().sum(dim=2).amax(dim=1, keepdim=True).sqrt()
     # A step of height 2 has slope 1 if it is sharp, and 2 / (sigma * sqrt(2 pi)) if it is blurred.
     return slope * (1 + sigma.square() * math.pi / 2).sqrt()[:, None, None, None]
 

@@ -20,7 +20,7 @@ CONDITIONS: Mapping[str, type[Condition]] = {kind.name: kind for kind in (Seg, S
 
 
 def condition(name: str, label_set: LabelSet | None = None, **options: Any) -> Condition:
-    """A kind of condition, ready to extract and load.
+    """A kind of condition, ready to extract and load: networks that it needs are loaded.
 
     Args:
         name: key of ``CONDITIONS``.
@@ -28,8 +28,15 @@ def condition(name: str, label_set: LabelSet | None = None, **options: Any) -> C
         options: keyword arguments of that kind, e.g. ``tolerance`` for ``seg``.
 
     Raises:
+        CheckpointError: a network that it needs cannot be loaded.
         ConfigError: for an unknown name or option, or a value out of range.
     """
+    made = _make(name, label_set, options)
+    made.prepare()
+    return made
+
+
+def _make(name: str, label_set: LabelSet | None, options: Mapping[str, Any]) -> Condition:
     if name not in CONDITIONS:
         raise ConfigError(f"condition {name!r}", f"there are {', '.join(CONDITIONS)}", "choose one of these")
     kind = CONDITIONS[name]
@@ -45,7 +52,7 @@ def condition(name: str, label_set: LabelSet | None = None, **options: Any) -> C
 
 
 def condition_from_dict(record: Mapping[str, Any]) -> Condition:
-    """The condition of a ``Condition.to_dict`` record.
+    """The condition of a ``Condition.to_dict`` record, ready to load; only ``extract`` loads networks.
 
     Args:
         record: as in a checkpoint, perhaps after a JSON round trip.
@@ -63,4 +70,4 @@ def condition_from_dict(record: Mapping[str, Any]) -> Condition:
             "write it with Condition.to_dict",
         )
     labels = record["label_set"]
-    return condition(record["name"], None if labels is None else LabelSet.from_dict(labels), **dict(record["options"]))
+    return _make(record["name"], None if labels is None else LabelSet.from_dict(labels), record["options"])

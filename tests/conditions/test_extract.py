@@ -77,6 +77,14 @@ def test_random_choices_come_from_the_generator_alone(kind: Condition) -> None:
 
 
 @every_kind
+def test_mixed_precision_around_it_changes_nothing(kind: Condition) -> None:
+    images, masks = avatars()
+    expected = kind.extract(images, masks, random())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(kind.extract(images, masks, random()), expected)
+
+
+@every_kind
 def test_flipping_twice_changes_nothing(kind: Condition) -> None:
     encoded = kind.extract(*avatars(), random())
     assert not torch.equal(kind.flip(encoded), encoded)

@@ -61,7 +61,14 @@ def test_channels_and_masks() -> None:
         ("hed", {}, "seg, scribble, edges, sketch, depth"),
         ("seg", {"tolerence": 3}, "its options are tolerance"),
         ("sketch", {"width": 3}, "it has no options"),
-        ("edges", {"detector": "hed"}, "sobel, canny"),
+        ("edges", {"detector": "pidinet"}, "sobel, canny, hed"),
+        ("edges", {"detector": "hed"}, r"without weights.*network-bsds500.*ControlNetHED"),
+        ("edges", {"weights": "hed.pth"}, "only hed has any"),
+        ("depth", {"model": "a/b", "order": list(AVATARS.classes)}, "with an order of layers"),
+        ("depth", {"model": "a/b", "stretch": False}, "with stretch false"),
+        ("depth", {"model": "a/b", "resolution": 0}, "number of pixels"),
+        ("depth", {"model": "a/b", "larger_is": "bright"}, "near and far"),
+        ("depth", {"resolution": 64, "revision": "main"}, "with revision, resolution"),
     ],
 )
 def test_unknown_choices_are_refused(name: str, options: dict[str, Any], message: str) -> None:
