@@ -32,8 +32,13 @@ SMALL: dict[str, Any] = {
     "targets": 2,
     "samples": 2,
     "batch_size": 2,
-    "mapper": {"images": 8, "reader_images": 8, "batch_size": 4, "precision": "32-true"},
-    "lineargan": {"draws": 2, "steps": 1, "epochs": 1},
+    "mapper_images": 8,
+    "mapper_batch_size": 4,
+    "reader_images": 8,
+    "precision": "32-true",
+    "lineargan_draws": 2,
+    "lineargan_steps": 1,
+    "lineargan_epochs": 1,
 }
 
 
@@ -126,8 +131,7 @@ def test_table_from_the_same_labels_and_nothing_measured_twice(rearranger: str, 
 
 
 def test_repeats_differ_in_labels_and_give_the_interval(rearranger: str, tmp_path: Path, spy: Spy) -> None:
-    mapper = SMALL["mapper"] | {"images": 4, "reader_images": 4}
-    report = run(protocol(rearranger, repeats=2, seed=5, mapper=mapper), tmp_path)
+    report = run(protocol(rearranger, repeats=2, seed=5, mapper_images=4, reader_images=4), tmp_path)
     (first, _), (second, _) = spy.extractors
     assert not torch.equal(first, second)
     assert [module.hparams["seed"] for module in spy.mappers] == [5, 6]
@@ -189,7 +193,7 @@ def test_a_mapper_of_other_settings_is_not_taken(
     rearranger: str, copied: Path, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--overwrite true` throws results away, and leaves mappers where they are."""
-    made = protocol(rearranger, mapper=SMALL["mapper"] | {"images": 4})
+    made = protocol(rearranger, mapper_images=4)
     monkeypatch.setattr(training.Trainer, "fit", lambda *_, **__: None)
     with pytest.raises(SisugError, match="ended after 0 of 4 images"):
         made.run(Workspace(copied, identity_of(made), overwrite=True), CPU)
@@ -241,8 +245,9 @@ def test_a_given_mapper_of_other_labels_is_refused(rearranger: str, given: Path,
         ({"shots": [1, 1]}, "different numbers of labels"),
         ({"shots": [0, 1]}, "different numbers of labels"),
         ({"truncation": 1.5}, "truncation 1.5"),
-        ({"mapper": {"images": 4, "batch_size": 8}}, "trained on 4 images"),
-        ({"lineargan": {"draws": 0}}, "draws 0"),
+        ({"mapper_images": 4, "mapper_batch_size": 8}, "trained on 4 images"),
+        ({"lineargan_draws": 0}, "draws 0"),
+        ({"precision": "16-true"}, "precision"),
         ({"mappers": {4: ["file"]}}, "1 mappers of 4 labels"),
         ({"mappers": {1: ["a", "b"]}}, "2 mappers of 1 labels"),
         ({"target": 3}, "target"),
@@ -281,9 +286,9 @@ def test_defaults_are_the_published_counts() -> None:
     assert (made.shots, made.repeats, made.targets, made.samples) == ((1, 4, 8, 16), 5, 100, 10)
     search = made.lineargan
     assert (search.draws, search.steps, search.learning_rate, search.epochs) == (100, 50, 0.01, 50)
-    assert (search.stay_weight, search.norm_weight, search.extractor_learning_rate) == (1e-3, 1e-3, 1e-3)
+    assert search.extractor_learning_rate == 1e-3
 
 
 def test_mappers_learn_as_many_images_as_are_asked_for() -> None:
-    assert [settings.MapperTraining(images=n).total for n in (16, 100, 3072, 8192)] == [16, 96, 3072, 8192]
-    assert settings.MapperTraining(images=8192).epochs == 8
+    assert [FewShot(mapper_images=n).mapper.total for n in (16, 100, 3072, 8192)] == [16, 96, 3072, 8192]
+    assert FewShot().mapper.epochs == 8

@@ -1,6 +1,5 @@
 """The few-shot protocol (evaluation): sisug and LinearGAN with the same few labels, targets and judge."""
 
 from sisug.evaluation.few_shot.protocol import FewShot
-from sisug.evaluation.few_shot.settings import LinearGANSettings, MapperTraining
 
-__all__ = ["FewShot", "LinearGANSettings", "MapperTraining"]
+__all__ = ["FewShot"]

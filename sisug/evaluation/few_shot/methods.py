@@ -76,8 +76,6 @@ def lineargan_method(
                 draws=settings.draws,
                 steps=settings.steps,
                 learning_rate=settings.learning_rate,
-                stay_weight=settings.stay_weight,
-                norm_weight=settings.norm_weight,
                 batch=batch_size,
             )
             return found.images.cpu()

@@ -11,6 +11,9 @@ from sisug.synthesis.synthesizer import check_truncation
 EPOCH = 1024
 """Images, about, after which a mapper in training is saved, so that an interruption costs minutes."""
 
+Precision = Literal["bf16-mixed", "32-true"]
+"""Of training, as Lightning names it."""
+
 CANDIDATES = 512
 """Samples to pick labelled ones from, as `MapperModule` does."""
 
@@ -29,10 +32,10 @@ class MapperTraining:
         ConfigError: a number out of range.
     """
 
-    images: int = 8192
-    reader_images: int = 2048
-    batch_size: int = 16
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    images: int
+    reader_images: int
+    batch_size: int
+    precision: Precision
 
     def __post_init__(self) -> None:
         check_range(reader_images=self.reader_images, above=0)
@@ -41,7 +44,7 @@ class MapperTraining:
             raise ConfigError(
                 f"a mapper trained on {self.images} images",
                 f"a step takes {self.batch_size}",
-                "raise mapper.images, or lower mapper.batch_size",
+                "raise mapper_images, or lower mapper_batch_size",
             )
 
     @property
@@ -62,14 +65,12 @@ class MapperTraining:
 
 @dataclass(frozen=True)
 class LinearGANSettings:
-    """LinearGAN's training and search; the defaults are its published ones for faces.
+    """LinearGAN's training and search, where the published program has them for faces as by default here.
 
     Args:
         draws: latents from which a search starts at the best (10 for bedrooms).
         steps: of the search.
         learning_rate: of the search.
-        stay_weight: of the squared distance from the start.
-        norm_weight: of the squared length of the latent.
         epochs: of the extractor's training, 128 labelled samples each.
         extractor_learning_rate: of that training.
 
@@ -77,23 +78,21 @@ class LinearGANSettings:
         ConfigError: a number out of range.
     """
 
-    draws: int = 100
-    steps: int = 50
-    learning_rate: float = 0.01
-    stay_weight: float = 1e-3
-    norm_weight: float = 1e-3
-    epochs: int = 50
-    extractor_learning_rate: float = 1e-3
+    draws: int
+    steps: int
+    learning_rate: float
+    epochs: int
+    extractor_learning_rate: float
 
     def __post_init__(self) -> None:
         check_range(draws=self.draws, learning_rate=self.learning_rate, epochs=self.epochs, above=0)
         check_range(extractor_learning_rate=self.extractor_learning_rate, above=0)
-        check_range(steps=self.steps, stay_weight=self.stay_weight, norm_weight=self.norm_weight)
+        check_range(steps=self.steps)
 
 
 @dataclass(frozen=True)
 class FewShotSettings:
-    """The settings of `FewShot`, which says what they mean.
+    """The settings of `FewShot`, flat: on the command line, each is given by itself.
 
     Args:
         rearranger: file or name of the rearranger; its generator is both methods'.
@@ -111,8 +110,15 @@ class FewShotSettings:
         truncation: of sisug's looks, 0 to 1; None for that of the rearranger. LinearGAN's searches have none.
         batch_size: images at a time, for both.
         mappers: by number of labels, files or names of mappers for the first repeats, in the place of training.
-        mapper: how much each mapper learns.
-        lineargan: LinearGAN's settings.
+        mapper_images: samples that a mapper is trained on; all but this and the next three is `MapperModule`'s own.
+        mapper_batch_size: images a step of that.
+        reader_images: samples that its reader learns from before.
+        precision: of its arithmetic.
+        lineargan_draws: latents from which a search starts at the best; 100 in the published protocol of faces.
+        lineargan_steps: of a search; 50.
+        lineargan_learning_rate: of a search; 0.01.
+        lineargan_epochs: of the extractor's training; 50.
+        lineargan_extractor_learning_rate: of that training; 0.001.
         seed: of the first repeat; the next ones count on.
 
     Raises:
@@ -132,14 +138,22 @@ class FewShotSettings:
     truncation: float | None = None
     batch_size: int = 8
     mappers: dict[int, list[str]] | None = None
-    mapper: MapperTraining = MapperTraining()
-    lineargan: LinearGANSettings = LinearGANSettings()
+    mapper_images: int = 8192
+    mapper_batch_size: int = 16
+    reader_images: int = 2048
+    precision: Precision = "bf16-mixed"
+    lineargan_draws: int = 100
+    lineargan_steps: int = 50
+    lineargan_learning_rate: float = 0.01
+    lineargan_epochs: int = 50
+    lineargan_extractor_learning_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_range(repeats=self.repeats, targets=self.targets, samples=self.samples, above=0)
         check_range(batch_size=self.batch_size, above=0)
         check_range(seed=self.seed)
+        _ = self.mapper, self.lineargan  # they refuse what is out of range
         if self.truncation is not None:
             check_truncation(self.truncation)
         if not self.shots or len(set(self.shots)) < len(self.shots) or not all(0 < n <= CANDIDATES for n in self.shots):
@@ -155,3 +169,19 @@ class FewShotSettings:
                     f"there are {self.repeats} repeats of {', '.join(map(str, self.shots))} labels",
                     "name mappers for these only, or raise repeats",
                 )
+
+    @property
+    def mapper(self) -> MapperTraining:
+        """How mappers are trained."""
+        return MapperTraining(self.mapper_images, self.reader_images, self.mapper_batch_size, self.precision)
+
+    @property
+    def lineargan(self) -> LinearGANSettings:
+        """How LinearGAN is trained and searches."""
+        return LinearGANSettings(
+            self.lineargan_draws,
+            self.lineargan_steps,
+            self.lineargan_learning_rate,
+            self.lineargan_epochs,
+            self.lineargan_extractor_learning_rate,
+        )
