@@ -24,7 +24,8 @@ def condition(name: str, label_set: LabelSet | None = None, **options: Any) -> C
 
     Args:
         name: key of ``CONDITIONS``.
-        label_set: classes of masks; ``seg`` and ``scribble`` need it, ``depth`` does to extract.
+        label_set: classes of masks; ``seg`` and ``scribble`` need it, ``depth`` does to extract without a
+            network.
         options: keyword arguments of that kind, e.g. ``tolerance`` for ``seg``.
 
     Raises:
