@@ -33,7 +33,8 @@ TRIAL = 64
 class DepthNetwork(nn.Module):
     """A model of transformers that estimates depth: Depth Anything, DPT (MiDaS), ZoeDepth, GLPN, Depth Pro.
 
-    Examples: `depth-anything/Depth-Anything-V2-Small-hf`, `Intel/dpt-hybrid-midas`. Images are prepared as the model's own record says, from the bytes that saving them would write.
+    Examples: `depth-anything/Depth-Anything-V2-Small-hf`, `Intel/dpt-hybrid-midas`. Images are prepared as the
+    model's own record says, from the bytes that saving them would write.
 
     Args:
         model: name on the hub, or a local folder as `save_pretrained` or `hf download` writes it.
