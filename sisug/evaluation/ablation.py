@@ -236,14 +236,19 @@ class Ablation(Protocol):
         )
 
     def _notes(self, failures: Mapping[str, SisugError]) -> tuple[str, ...]:
-        trainings = len(self.training_seeds)
-        spread = (
-            f"± is half the {self.confidence:.0%} confidence interval over {len(self.seeds)} seeds of test pairs of "
-            "one training: what another training would give is not in it."
-            if trainings == 1
-            else f"± is half the {self.confidence:.0%} confidence interval over {trainings} trainings, each the mean "
-            f"of {len(self.seeds)} seeds of test pairs."
-        )
+        trainings, percent = len(self.training_seeds), f"{self.confidence:.0%}"
+        if trainings > 1:
+            spread = (
+                f"± is half the {percent} confidence interval over {trainings} trainings, each the mean of "
+                f"{len(self.seeds)} seeds of test pairs."
+            )
+        elif len(self.seeds) > 1:
+            spread = (
+                f"± is half the {percent} confidence interval over {len(self.seeds)} seeds of test pairs of one "
+                "training: what another training would give is not in it."
+            )
+        else:
+            spread = "One seed of test pairs of one training: the spread is not known."
         return (
             spread,
             f"Layout: {self._judge.name}'s masks of results against those of the targets' own images. Look: CIELAB "
