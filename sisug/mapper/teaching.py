@@ -190,6 +190,8 @@ def _examined(
     if judge is None:
         return Lesson(shots, counts, None, None, None)
     score = SegmentationScore(labels.num_classes, labels.ignore)
+    # The first rank alone teaches and examines: the others wait for its reader, and would not answer.
+    score.distributed_available_fn = lambda: False
     device = next(reader.parameters()).device
     for start in range(0, CHECKED, 32):
         part = torch.arange(start, start + 32, device=device)

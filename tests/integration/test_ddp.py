@@ -63,6 +63,19 @@ def test_ranks_end_with_equal_weights_and_centroids(
     assert [path.name for path in (tmp_path / "runs/tiny").iterdir()] == ["version_0"]
 
 
+def test_stage_2_ends_with_equal_weights_too(start: Start, repository: Path, tmp_path: Path) -> None:
+    files = ("base.yaml", "mapper/avatars.yaml", "overlays/smoke.yaml", "overlays/ddp-cpu.yaml")
+    layers = [part for file in files for part in ("--config", str(repository / "experiments" / file))]
+    small = ("--model.init_args.reader_images=16", "--trainer.precision=32-true", "--data.init_args.val_pairs=4")
+    counts = ("--trainer.callbacks.val_masks=2", "--trainer.callbacks.test_masks=2")
+    run = start("fit", *layers, *small, *counts, *watch(tmp_path / "digests"))
+    assert run.wait() == 0, run.output()
+    assert unequal(tmp_path / "digests") == set()
+    held = digests(tmp_path / "digests")[0].keys()
+    for part in ("mapper.", "rearranger.", "rearranger_average.", "discriminator.", "reader.", "optimizer.1."):
+        assert any(name.startswith(part) for name in held), part
+
+
 def test_the_comparison_fails_without_the_broadcast(start: Start, two_processes: Layers, tmp_path: Path) -> None:
     rewrite(tmp_path / "tiny.yaml", "sisug.proxies.OnlineClustering", f"{CALLBACKS}.ClusteringWithoutBroadcast")
     run = start("fit", *two_processes, *watch(tmp_path / "digests"))
