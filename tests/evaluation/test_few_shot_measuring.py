@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.metrics import jaccard_score
 
 from sisug.conditions.labels import AVATARS
 from sisug.errors import DataError
+from sisug.evaluation.few_shot import measuring
 from sisug.evaluation.few_shot.measuring import Measurement, measure
 from sisug.evaluation.few_shot.sheets import write_sheet
 from sisug.evaluation.few_shot.targets import Targets
@@ -81,23 +81,29 @@ def test_a_class_that_never_occurs_has_no_number(tmp_path: Path) -> None:
 
 
 def test_time_counts_synthesis_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+    clock, calls = [0.0], []
+    monkeypatch.setattr(measuring, "_now", lambda device: clock[0])
 
     def method(masks: torch.Tensor) -> Any:
-        time.sleep(0.02)
+        clock[0] += 2 * len(masks)
 
         def images_of(seed: int) -> torch.Tensor:
             calls.append(len(masks))
-            time.sleep(0.04)
+            clock[0] += 3 if len(calls) > 1 else 1000
             return painted(masks)
 
         return images_of
 
+    def segment(judge: PaletteJudge, images: torch.Tensor) -> torch.Tensor:
+        clock[0] += 500
+        return read(judge, images)
+
     read = PaletteJudge.segment
-    monkeypatch.setattr(PaletteJudge, "segment", lambda self, images: (time.sleep(0.1), read(self, images))[1])
+    monkeypatch.setattr(PaletteJudge, "segment", segment)
     found = measured(method, random_targets(5), tmp_path)
-    assert calls == [1, 5, 5], "the first one warms up"
-    assert 0.1 / 10 <= found.seconds_per_image < 0.2 / 10
+    assert calls == [1, 1, 1, 1, 5, 5], "the first one warms up"
+    assert found.seconds_alone == 2 + 3
+    assert found.seconds_in_batches == (5 * 2 + 2 * 3) / 10
 
 
 def test_images_that_no_judge_can_read_are_refused(tmp_path: Path) -> None:

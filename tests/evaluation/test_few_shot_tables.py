@@ -31,7 +31,8 @@ def test_rows_hold_both_methods_with_intervals_over_repeats() -> None:
     interval = ours["mIoU, %"]
     assert (interval.mean, interval.low, interval.high) == pytest.approx((50.5, low, high))
     assert ours["ratio to LinearGAN"] == pytest.approx(50.5 / 31)
-    assert ours["times faster"] == pytest.approx(62)
+    assert (ours["seconds for one image"], ours["seconds an image in batches"]) == (2, 1)
+    assert ours["times faster"] == ours["times faster in batches"] == pytest.approx(62)
     assert (theirs["published on FFHQ: mIoU, %"], ours["published on FFHQ: mIoU, %"]) == ("37.2 ± 0.8", "49.8 ± 1")
     assert ours["published ratio"] == 1.34
     assert ours["data-set mIoU, %"] == pytest.approx(25.25)
@@ -48,9 +49,9 @@ def test_one_repeat_has_an_interval_over_seeds() -> None:
 
 def test_bars_say_what_is_reached() -> None:
     (line,) = bars(GOOD, [1])
-    assert line.count("reached") == 3 - line.count("MISSED")
+    assert line.count("reached") == 4 - line.count("MISSED")
     assert "ratio 1.63 (1.34 or more, as published, wanted): reached" in line
-    assert "62 times faster (50 wanted): reached" in line
+    assert "one image 62 times faster (50 wanted): reached; in batches 62 times (50 wanted): reached" in line
     # Two repeats that differ by 2 have an interval of 12.7 either way.
     wide = GOOD | {(1, 1, "sisug"): measurement(0.7, seconds=1)}
     assert "intervals not apart: MISSED" in bars(wide, [1])[0]
@@ -60,8 +61,8 @@ def test_bars_say_what_is_reached() -> None:
 
 def test_times_of_two_machines_are_not_compared() -> None:
     mixed = GOOD | {(1, 0, "sisug"): measurement(0.5, seconds=1, machine="another")}
-    assert main_table(mixed, [1], []).rows[1][7] == "-"
-    assert "unknown times faster (50 wanted): MISSED" in bars(mixed, [1])[0]
+    assert [main_table(mixed, [1], []).rows[1][column] for column in (7, 9)] == ["-", "-"]
+    assert "one image unknown times faster (50 wanted): MISSED" in bars(mixed, [1])[0]
 
 
 def test_nothing_is_divided_by_zero() -> None:

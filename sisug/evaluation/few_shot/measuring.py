@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from sisug.types import Images, Masks
 SHOWN_TARGETS, SHOWN_SEEDS = 8, 3
 """Of the images that are kept for the pictures."""
 
+ALONE = 3
+"""Images that are made one by one, for their time."""
+
 BACKGROUND = "background"
 """Class whose own score is left out of the mean, where the label set has it."""
 
@@ -38,7 +42,8 @@ class Measurement:
         dataset_miou: by one confusion matrix over all images, background included.
         accuracy: share of pixels of all images, background included.
         iou: of each class, as `miou` is made of; None for classes that never occur.
-        seconds_per_image: of synthesis alone.
+        seconds_alone: from a mask to one image, with nothing shared; the median of `ALONE` images.
+        seconds_in_batches: the same for all images together, divided by their number.
         images: how many.
         machine: that they were made on.
         details: of the method; JSON values.
@@ -49,7 +54,8 @@ class Measurement:
     dataset_miou: float
     accuracy: float
     iou: dict[str, float | None]
-    seconds_per_image: float
+    seconds_alone: float
+    seconds_in_batches: float
     images: int
     machine: str
     details: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +91,7 @@ def measure(
     background = classes.index(BACKGROUND) if BACKGROUND in classes else None
     per_image = PerImageSegmentationScore(len(classes), background, ignore)
     whole = SegmentationScore(len(classes), ignore)
-    method(targets.masks[:1])(seeds[0])  # what is done but once does not count
+    alone = _alone(method, targets.masks, seeds[0], device)
     by_seed: list[float] = []
     shown: list[Images] = []
     start = _now(device)
@@ -110,11 +116,23 @@ def measure(
         dataset_miou=float(dataset.miou),
         accuracy=float(dataset.accuracy),
         iou={name: None if math.isnan(iou) else iou for name, iou in zip(classes, pooled.iou.tolist(), strict=True)},
-        seconds_per_image=seconds / (len(targets.masks) * len(seeds)),
+        seconds_alone=alone,
+        seconds_in_batches=seconds / (len(targets.masks) * len(seeds)),
         images=pooled.images,
         machine=machine_name(device),
         details=dict(details),
     )
+
+
+def _alone(method: Method, masks: Masks, seed: int, device: torch.device) -> float:
+    """Seconds of one image by itself; what a process does but once, in its first, does not count."""
+    taken = []
+    for turn in range(ALONE + 1):
+        mask = masks[turn % len(masks)][None]
+        start = _now(device)
+        method(mask)(seed)
+        taken.append(_now(device) - start)
+    return statistics.median(taken[1:])
 
 
 def read(images: Images, judge: JudgeProtocol, device: torch.device, batch_size: int) -> Masks:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from sisug.evaluation.few_shot.material import Material, gather
-from sisug.evaluation.few_shot.measuring import BACKGROUND
+from sisug.evaluation.few_shot.measuring import ALONE, BACKGROUND
 from sisug.evaluation.few_shot.parts import METHODS, Parts
 from sisug.evaluation.few_shot.settings import FewShotSettings
 from sisug.evaluation.few_shot.sheets import write_sheet
@@ -98,9 +98,10 @@ class FewShot(FewShotSettings, Protocol):
             f"LinearGAN: {self.lineargan.epochs} epochs; the best of {self.lineargan.draws} draws, then "
             f"{self.lineargan.steps} steps. sisug: mappers {', '.join(_mappers(results))}; looks of truncation "
             f"{found.truncation:g}.",
-            f"Seconds an image: from mask to image, models loaded and trained, batches of {self.batch_size}, on "
-            f"{', '.join(machines)}. What a method does once for several images is shared among them: LinearGAN's "
-            "draws of a seed, sisug's reading of a mask and sample of a seed.",
+            f"Seconds: from mask to image, models loaded and trained, on {', '.join(machines)}. One image: nothing is "
+            f"shared with others, as in the published protocol (median of {ALONE}). In batches of {self.batch_size}: "
+            "what serves several images is done once, LinearGAN's draws of a seed, sisug's reading of a mask and "
+            "sample of a seed.",
             "Published: the paper's Table A on FFHQ (photographs, another judge, 15 classes), with its own ± (spread "
             "over repeats). These are other data: ratios compare, values do not.",
         ]

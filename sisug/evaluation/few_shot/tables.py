@@ -51,7 +51,8 @@ class Row:
         self.miou: Interval = mean_interval([100 * value for value in values])
         self.dataset_miou = self._mean(lambda part: 100 * part.dataset_miou)
         self.accuracy = self._mean(lambda part: 100 * part.accuracy)
-        self.seconds = self._mean(lambda part: part.seconds_per_image)
+        self.alone = self._mean(lambda part: part.seconds_alone)
+        self.in_batches = self._mean(lambda part: part.seconds_in_batches)
         self.machines = {part.machine for part in parts}
 
     def iou(self, name: str) -> Cell:
@@ -89,6 +90,7 @@ def main_table(results: Results, shots: Sequence[int], notes: Sequence[str]) -> 
     rows: list[list[Cell]] = []
     for number in shots:
         pair = rows_of(results, number)
+        times = _time_ratios(pair)
         for method, row in pair.items():
             ours = method == "sisug"
             published = PUBLISHED.get(number, {}).get(method)
@@ -100,8 +102,10 @@ def main_table(results: Results, shots: Sequence[int], notes: Sequence[str]) -> 
                     _ratio(pair) or NOTHING if ours else NOTHING,
                     row.dataset_miou,
                     row.accuracy,
-                    row.seconds,
-                    _time_ratio(pair) or NOTHING if ours else NOTHING,
+                    row.alone,
+                    times[0] or NOTHING if ours else NOTHING,
+                    row.in_batches,
+                    times[1] or NOTHING if ours else NOTHING,
                     NOTHING if published is None else f"{published[0]:g} ± {published[1]:g}",
                     (published_ratio(number) or NOTHING) if ours else NOTHING,
                 ]
@@ -113,8 +117,10 @@ def main_table(results: Results, shots: Sequence[int], notes: Sequence[str]) -> 
         "ratio to LinearGAN",
         "data-set mIoU, %",
         "pixel accuracy, %",
-        "seconds an image",
+        "seconds for one image",
         "times faster",
+        "seconds an image in batches",
+        "times faster in batches",
         "published on FFHQ: mIoU, %",
         "published ratio",
     )
@@ -148,7 +154,8 @@ def bars(results: Results, shots: Sequence[int]) -> list[str]:
     lines = []
     for number in shots:
         pair = rows_of(results, number)
-        ratio, faster, published = _ratio(pair), _time_ratio(pair), published_ratio(number)
+        ratio, published = _ratio(pair), published_ratio(number)
+        alone, in_batches = _time_ratios(pair)
         apart = pair["sisug"].miou.apart_from(pair["LinearGAN"].miou)
         if published is None:
             wanted, better = "above 1", ratio is not None and ratio > 1
@@ -157,7 +164,8 @@ def bars(results: Results, shots: Sequence[int]) -> list[str]:
         checks = (
             (f"ratio {_short(ratio)} ({wanted} wanted)", better),
             (f"intervals {'apart' if apart else 'not apart'}", apart),
-            (f"{_short(faster)} times faster ({FASTER} wanted)", faster is not None and faster >= FASTER),
+            (f"one image {_short(alone)} times faster ({FASTER} wanted)", (alone or 0) >= FASTER),
+            (f"in batches {_short(in_batches)} times ({FASTER} wanted)", (in_batches or 0) >= FASTER),
         )
         verdicts = "; ".join(f"{text}: {'reached' if holds else 'MISSED'}" for text, holds in checks)
         lines.append(f"Bars at N = {number}: {verdicts}.")
@@ -184,10 +192,12 @@ def _ratio(pair: Mapping[MethodName, Row]) -> float | None:
     return ours / theirs if theirs > 0 else None
 
 
-def _time_ratio(pair: Mapping[MethodName, Row]) -> float | None:
-    """None where the two were timed on different machines."""
-    same = pair["sisug"].machines == pair["LinearGAN"].machines and len(pair["sisug"].machines) == 1
-    return pair["LinearGAN"].seconds / pair["sisug"].seconds if same else None
+def _time_ratios(pair: Mapping[MethodName, Row]) -> tuple[float | None, float | None]:
+    """Of one image by itself and of many; None where the two methods were timed on different machines."""
+    ours, theirs = pair["sisug"], pair["LinearGAN"]
+    if ours.machines != theirs.machines or len(ours.machines) > 1:
+        return None, None
+    return theirs.alone / ours.alone, theirs.in_batches / ours.in_batches
 
 
 def _short(value: float | None) -> str:
