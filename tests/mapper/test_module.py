@@ -58,9 +58,7 @@ def changed(before: dict[str, dict[str, torch.Tensor]], module: MapperModule) ->
         ({"condition": "sketch", "shots": 2, "rearranger_learning_rate": 0.0}, {"mapper", "reader", "discriminator"}),
     ],
 )
-def test_what_learns(
-    rearranger_file: Path, tmp_path: Path, settings: dict[str, Any], expected: set[str]
-) -> None:
+def test_what_learns(rearranger_file: Path, tmp_path: Path, settings: dict[str, Any], expected: set[str]) -> None:
     module = module_of(rearranger_file, **settings)
     before = parts(module)
     trainer = train(module, tmp_path)
