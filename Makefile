@@ -89,8 +89,8 @@ train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter tha
 config: $(GENERATOR) $(STAMP)  ## Print the settings that train-rearranger would use, layers merged
 	@$(BIN)/sisug fit $(LAYERS) $(ARGS) --print_config
 
-test: lint  ## Lint, types and the fast tests
-	$(BIN)/pytest $(ARGS)
+test: lint  ## Lint, types and the fast tests, on all cores
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: $(STAMP)  ## The slow tests: training to a result, several processes
 	$(BIN)/pytest -m slow $(ARGS)
