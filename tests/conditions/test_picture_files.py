@@ -58,7 +58,7 @@ def png(tmp_path: Path) -> Path:
         Image.fromarray(np.asarray(drawing(255, 0)).astype(np.uint16) * 257),
         Image.fromarray(np.asarray(drawing(0, 255)).astype(np.uint16) * 200),
     ],
-    ids=str,
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value),  # alike in every process
 )
 def test_both_polarities_give_the_same_lines(kind: Condition, picture: Image.Image, png: Path) -> None:
     torch.testing.assert_close(kind.load(write(png, picture), 64), LINES, atol=1e-5, rtol=0)
