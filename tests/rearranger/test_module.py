@@ -305,7 +305,7 @@ def test_other_generator_weights_are_refused(checkpoint: Path, tmp_path: Path) -
     ("settings", "message"),
     [
         ({"clusters": 7}, r"has shape \(4,.*this run \(7,"),
-        ({"split": 4}, "unknown .*encoder"),
+        ({"split": 16}, "key.*has shape"),
         ({"refinement": 2}, "missing .*refine.1"),
         ({"refinement": 0}, "unknown .*refine"),
         ({"heads": 2}, "has shape"),
