@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sisug.data.latents import LatentDataModule
 from sisug.errors import ConfigError, RunError
+from sisug.evaluation.training import trainer_in, without_remarks
 from sisug.proxies import OnlineClustering
 from sisug.rearranger import RearrangerModule
 from sisug.rearranger.commands import images_seen
 from sisug.segmentation.rearrangement_quality import RearrangementQuality
 from sisug.training.checkpoint_io import AtomicCheckpointIO
-from sisug.training.lightning_cli import quieten_lightning
 
 Precision = Literal["32-true", "bf16-mixed"]
 """Of training, as Lightning names it; scores are always taken in float32."""
@@ -98,8 +95,8 @@ class Training:
             folder, filename=file.stem, save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
         )
         data = LatentDataModule(self.checkpoint_every, batch_size=self.batch_size, seed=self.seed)
-        with _quiet():
-            trainer = _trainer(
+        with without_remarks():
+            trainer = trainer_in(
                 folder,
                 device,
                 max_epochs=self.images // self.checkpoint_every,
@@ -133,36 +130,9 @@ class Training:
         """
         folder = checkpoint.parent / f"test-seed{seed}"
         data = LatentDataModule(self.batch_size, test_pairs=pairs, batch_size=self.batch_size, seed=seed)
-        with _quiet():
-            trainer = _trainer(folder, device, callbacks=[RearrangementQuality(judge)], enable_checkpointing=False)
+        with without_remarks():
+            # A test needs none of the callbacks that trained.
+            warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
+            trainer = trainer_in(folder, device, callbacks=[RearrangementQuality(judge)], enable_checkpointing=False)
             (found,) = trainer.test(self.module(), datamodule=data, ckpt_path=str(checkpoint), verbose=False)
         return {name.removeprefix("test/"): float(value) for name, value in found.items()}
-
-
-def _trainer(folder: Path, device: torch.device, **settings: Any) -> Trainer:
-    gpu = device.type == "cuda"
-    return Trainer(
-        accelerator="gpu" if gpu else "cpu",
-        devices=[device.index or 0] if gpu else 1,
-        default_root_dir=folder,
-        logger=False,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks, which would come anew for each cell."""
-    quieten_lightning()
-    # A test needs none of the callbacks that trained.
-    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
-    log = logging.getLogger("lightning.pytorch")
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from sisug.data.latents import LatentDataModule
 from sisug.errors import RunError
 from sisug.evaluation.few_shot.settings import MapperTraining
+from sisug.evaluation.training import trainer_in, without_remarks
 from sisug.mapper.module import MapperModule
 from sisug.rearranger.trained import read_checkpoint
 from sisug.training.checkpoint_io import AtomicCheckpointIO
-from sisug.training.lightning_cli import quieten_lightning
 from sisug.training.run_folder import check_run_folder
 from sisug.training.throughput import images_seen_of
 
@@ -85,8 +84,20 @@ def trained_mapper(
         if earlier < total:
             check_run_folder(home)
             logger.info("%s: training from %d to %d images", name, earlier, total)
-            with _quiet():
-                _trainer(home, training, device, _Progress(name, total)).fit(
+            with without_remarks():
+                keep = ModelCheckpoint(
+                    home, filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
+                )
+                trainer = trainer_in(
+                    home,
+                    device,
+                    precision=training.precision,
+                    max_epochs=training.epochs,
+                    limit_val_batches=0,
+                    callbacks=[keep, _Progress(name, total)],
+                    plugins=[AtomicCheckpointIO()],
+                )
+                trainer.fit(
                     module,
                     datamodule=LatentDataModule(training.images_per_epoch, 2, 2, training.batch_size, seed),
                     ckpt_path=checkpoint if earlier else None,
@@ -100,27 +111,6 @@ def trained_mapper(
     return checkpoint
 
 
-def _trainer(home: Path, training: MapperTraining, device: torch.device, *callbacks: Callback) -> Trainer:
-    on_gpu = device.type == "cuda"
-    keep = ModelCheckpoint(
-        home, filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    return Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=[device.index or 0] if on_gpu else 1,
-        precision=training.precision,
-        max_epochs=training.epochs,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        default_root_dir=home,
-        callbacks=[keep, *callbacks],
-        plugins=[AtomicCheckpointIO()],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
 class _Progress(Callback):
     """A line in the log at the end of each epoch: the command shows no bar."""
 
@@ -129,19 +119,6 @@ class _Progress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logger.info("%s: %d of %d images", self.name, int(images_seen_of(pl_module)), self.total)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks, which would come anew for each mapper."""
-    quieten_lightning()
-    log = logging.getLogger("lightning.pytorch")
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _images_seen(checkpoint: Path) -> int:
