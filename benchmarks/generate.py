@@ -65,20 +65,20 @@ def measured(args: argparse.Namespace) -> dict[str, list[float]]:
     z = torch.randn(args.batch, generator.z_dim, generator=torch.Generator().manual_seed(0))
     ws = generator.map(z, 0.7)
     features, own = rearranger.features(ws)
-    target = trained.proxy_masks(encoded)
+    target = trained.layouts(encoded)
     laid_out = rearranger.lay_out(features, own, target)
 
     def whole() -> None:
         styles = generator.map(z, 0.7)
         found, mask = rearranger.features(styles)
-        generator.render(rearranger.lay_out(found, mask, trained.proxy_masks(encoded)), styles)
+        generator.render(rearranger.lay_out(found, mask, trained.layouts(encoded)), styles)
 
     parts: dict[str, Callable[[], object]] = {
         "generator: whole forward": lambda: generator(z, 0.7),
         "generator: map, features": lambda: generator.features(generator.map(z, 0.7)),
         "generator: render": lambda: generator.render(laid_out, ws),
         "proxy mask of the look": lambda: rearranger.codebook.assign(features.map),
-        "mapper": lambda: trained.proxy_masks(encoded),
+        "mapper": lambda: trained.layouts(encoded),
         "rearranger": lambda: rearranger.lay_out(features, own, target),
         "one image from a mask": whole,
     }

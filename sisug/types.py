@@ -17,6 +17,9 @@ Masks = Int64[Tensor, "batch height width"]
 ProxyMasks = Int64[Tensor, "batch split split"]
 """Cluster numbers at the generator's split, which is smaller than its images."""
 
+ProxyWeights = Float[Tensor, "batch cluster split split"]
+"""How probable each cluster is in each cell, in place of one number a cell."""
+
 Latents = Float[Tensor, "batch z_dim"]
 """Samples of the generator's input distribution."""
 

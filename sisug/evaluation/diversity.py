@@ -21,9 +21,10 @@ from sisug.metrics import (
     ReconstructionPSNR,
     lpips_if_available,
 )
+from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import TrainedRearranger
 from sisug.training.image_grid import save_grid
-from sisug.types import Images, ProxyMasks
+from sisug.types import Images
 
 PICTURE = "diversity.png"
 
@@ -215,7 +216,7 @@ class _Groups:
         self.samples = Samples(protocol.models.generator, protocol.samples_truncation, device)
         mapper = protocol.models.mapper
         self.conditions = None if mapper is None else Conditions(mapper, protocol.held_out)
-        self._layouts: dict[tuple[int, int], ProxyMasks] = {}
+        self._layouts: dict[tuple[int, int], LayoutMask] = {}
 
     def make(self, kind: str, seed: int, group: int) -> Images:
         """A group.
@@ -238,7 +239,8 @@ class _Groups:
         ws = self.samples.styles(first + steps, seed, "look")
         if kind == "plain":
             return self.samples.plain(ws)
-        return self.samples.laid_out(self.rearranger, ws, self._layout(seed, group).expand(len(steps), -1, -1))
+        layout = self._layout(seed, group)
+        return self.samples.laid_out(self.rearranger, ws, layout.expand(len(steps), *layout.shape[1:]))
 
     def reconstructed(self, seed: int, numbers: Tensor) -> tuple[Images, Images]:
         """Samples laid out as themselves, and as they are; those of each group's first look."""
@@ -252,8 +254,8 @@ class _Groups:
         rows = [self.make("looks", seed, group) for group in range(count)]
         save_grid(rows, work.folder / PICTURE, [f"mask {group}" for group in range(count)])
 
-    def _layout(self, seed: int, number: int) -> ProxyMasks:
-        """Proxy mask of a mask: the same for all seeds with a mapper, a sample's of that seed without."""
+    def _layout(self, seed: int, number: int) -> LayoutMask:
+        """Layout of a mask: the same for all seeds with a mapper, a sample's of that seed without."""
         key = (0 if self.conditions is not None else seed, number)
         if key not in self._layouts:
             if self.conditions is not None:

@@ -14,9 +14,10 @@ from sisug.errors import ConfigError
 from sisug.evaluation.held_out import HeldOut, HeldOutBatch
 from sisug.generators import GeneratorBackbone
 from sisug.mapper.trained import TrainedMapper
+from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import TrainedRearranger
 from sisug.training.seeding import fixed_latents, generator_for
-from sisug.types import Images, ProxyMasks, Styles
+from sisug.types import Images, ProxyMasks, ProxyWeights, Styles
 
 Numbers = Int64[Tensor, " batch"]
 """Of samples: each has its own latent."""
@@ -51,7 +52,7 @@ class Samples:
         return self.generator.render(self.generator.features(ws), ws).float().clamp(-1, 1)
 
     @torch.no_grad()
-    def laid_out(self, rearranger: TrainedRearranger, ws: Styles, target: ProxyMasks) -> Images:
+    def laid_out(self, rearranger: TrainedRearranger, ws: Styles, target: LayoutMask) -> Images:
         """Samples in another layout.
 
         Args:
@@ -126,11 +127,11 @@ class Conditions:
             rows.append(self.condition.extract(batch.images[one], given, stream))
         return torch.cat(rows)
 
-    def layouts(self, batch: HeldOutBatch, device: torch.device) -> ProxyMasks:
-        """The mapper's proxy masks of a batch.
+    def layouts(self, batch: HeldOutBatch, device: torch.device) -> ProxyWeights:
+        """The mapper's layouts of a batch.
 
         Args:
             batch: held-out images.
             device: that the mapper is on.
         """
-        return self.mapper.proxy_masks(self.encoded(batch).to(device))
+        return self.mapper.layouts(self.encoded(batch).to(device))

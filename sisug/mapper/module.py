@@ -23,17 +23,18 @@ from sisug.generators.losses import generator_adversarial_loss
 from sisug.mapper.free_form import forget, redrawn
 from sisug.mapper.laying_out import LaidOut, kept_losses, lay_out
 from sisug.mapper.losses import discriminator_losses, proxy_loss, reading_loss
-from sisug.mapper.network import Mapper, straight_through
+from sisug.mapper.network import Mapper
 from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
 from sisug.rearranger.checkpoint import check_checkpoint, generator_may_be_missing, without_generator
+from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.segmentation.annotation.label_files import read_label_set
 from sisug.segmentation.few_shot.reader import Reader
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.training.seeding import fixed_latents, generator_for
-from sisug.types import Images, Latents, Masks, ProxyMasks
+from sisug.types import Images, Latents, Masks, ProxyWeights
 
 LOOKS = 3
 """Looks of each condition in validation."""
@@ -264,7 +265,7 @@ class MapperModule(LightningModule):
             losses = {"proxy": proxy_loss(self.mapper(encoded), mask)}
             if any(weight > 0 for name, weight in self.weights.items() if name != "proxy"):
                 encoded, wanted = redrawn(self.condition, self.labels, plain, given, encoded, self.free_share, stream)
-                target = straight_through(self.mapper(encoded))
+                target = self.mapper(encoded).softmax(dim=1)
                 made = lay_out(self.generator, self.rearranger, features, mask, ws, target)
                 losses |= self._losses(made, features, plain, wanted)
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
@@ -313,23 +314,23 @@ class MapperModule(LightningModule):
         return logged
 
     @torch.no_grad()
-    def map_condition(self, encoded: Encoded) -> ProxyMasks:
-        """Proxy masks of encoded conditions, by the averaged weights.
+    def map_condition(self, encoded: Encoded) -> ProxyWeights:
+        """Layouts of encoded conditions, by the averaged weights: how probable each label is in each cell.
 
         Args:
             encoded: conditions.
         """
         with self.average.average(self.mapper):
             logits: Tensor = self.mapper(encoded)
-        return logits.argmax(dim=1)
+        return logits.softmax(dim=1)
 
     @torch.no_grad()
-    def synthesise(self, z: Latents, target: ProxyMasks) -> Images:
+    def synthesise(self, z: Latents, target: LayoutMask) -> Images:
         """Samples in other layouts.
 
         Args:
             z: latents of the samples.
-            target: proxy masks.
+            target: layouts.
         """
         ws = self.generator.map(z, self.truncation)
         features = self.generator.features(ws)
@@ -357,12 +358,13 @@ class MapperModule(LightningModule):
         read = None if self.reader is None else self.reader(plain).argmax(dim=1)
         stream = generator_for(seed=self.seed, rank=0, images_seen=int(batch["index"][0]), purpose="val conditions")
         encoded = self.condition.extract(plain, read, stream)
-        proxy_mask = self.map_condition(encoded)
+        layout = self.map_condition(encoded)
+        proxy_mask = layout.argmax(dim=1)
         self.proxy_score.update(proxy_mask, true_mask)
         results = []
         for look in range(LOOKS):
             z = fixed_latents(batch["index"], self.generator.z_dim, seed=self.seed, purpose=f"look {look}")
-            results.append(self.synthesise(z, proxy_mask))
+            results.append(self.synthesise(z, layout))
         return Synthesis(encoded, proxy_mask, true_mask, plain, tuple(results))
 
     def on_validation_epoch_end(self) -> None:

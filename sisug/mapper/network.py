@@ -72,20 +72,3 @@ class Mapper(nn.Module):
             x = self.up[level](x)
         logits: Tensor = self.head(F.silu(self.norm(x)))
         return logits.float()
-
-
-def straight_through(
-    logits: Float[Tensor, "batch cluster split split"],
-) -> Float[Tensor, "batch cluster split split"]:
-    """The most probable labels as weights of 0 and 1, whose gradient is that of the probabilities.
-
-    In use the mask has one label a cell, so that is what the rearranger must see in training too; the labels
-    themselves have no gradient (our choice; Y. Bengio et al., "Estimating or propagating gradients through stochastic
-    neurons", 2013).
-
-    Args:
-        logits: of the mapper.
-    """
-    weights = logits.softmax(dim=1)
-    hard = F.one_hot(logits.argmax(dim=1), logits.shape[1]).permute(0, 3, 1, 2).to(weights.dtype)
-    return hard + weights - weights.detach()

@@ -86,8 +86,8 @@ class DrawnConditionQuality(Callback):
                 sample_z = fixed_latents(index.to(device), generator.z_dim, seed=0, purpose="test sample conditions")
                 sample = plain_images(generator, generator.map(sample_z, pl_module.truncation))
                 mask = judge.segment(sample)
-                proxy_masks = pl_module.map_condition(pl_module.condition.extract(sample, mask, stream))
-                of_samples.update(judge.segment(pl_module.synthesise(z, proxy_masks)), mask)
+                layouts = pl_module.map_condition(pl_module.condition.extract(sample, mask, stream))
+                of_samples.update(judge.segment(pl_module.synthesise(z, layouts)), mask)
             others = _batch(drawn, (index + count).tolist(), device)["image"]
             made.update(others, real=True)
             made.update(images, real=False)

@@ -28,7 +28,7 @@ from sisug.rearranger.trained import (
     tensors_of,
 )
 from sisug.training.network_file import read_network_file, write_network_file
-from sisug.types import ProxyMasks
+from sisug.types import ProxyWeights
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -63,14 +63,14 @@ class TrainedMapper:
     source: str
 
     @torch.no_grad()
-    def proxy_masks(self, encoded: Encoded) -> ProxyMasks:
-        """Proxy masks of encoded conditions.
+    def layouts(self, encoded: Encoded) -> ProxyWeights:
+        """Layouts of encoded conditions: how probable each label is in each cell.
 
         Args:
             encoded: conditions, at the generator's resolution.
         """
         logits: Tensor = self.network(encoded)
-        return logits.argmax(dim=1)
+        return logits.softmax(dim=1)
 
 
 def load_mapper(path_or_name: str | Path, generator: str | None = None) -> TrainedMapper:

@@ -33,13 +33,13 @@ class Layout:
 
     Args:
         name: for file names and labels.
-        mask: proxy mask.
+        mask: proxy mask; of a drawing, how probable each cluster is in each cell.
         shown: what was given, as a picture; of an exemplar, what the generator makes of it.
         record: how to find it again; JSON values.
     """
 
     name: str
-    mask: Int64[Tensor, "split split"]
+    mask: Int64[Tensor, "split split"] | Float[Tensor, "cluster split split"]
     shown: UInt8[Tensor, "3 height width"]
     record: dict[str, Any]
 

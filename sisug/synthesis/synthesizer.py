@@ -180,7 +180,7 @@ class Synthesizer:
                 ", ".join(unknown),
             )
         # One at a time, as looks are: no batch may change a label.
-        mask = self.mapper.proxy_masks(encoded.to(self.device))
+        mask = self.mapper.layouts(encoded.to(self.device))
         return Layout(name_of(drawing, position), mask[0], self.mapper.condition.show(encoded)[0], record)
 
     def exemplar(self, source: Source, truncation: float = 0.7) -> Layout:

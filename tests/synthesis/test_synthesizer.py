@@ -54,7 +54,7 @@ def test_it_is_what_the_pieces_give(synthesizer: Synthesizer) -> None:
     trained = synthesizer.rearranger
     ws = synthesizer.looks([7], truncation=0.5).ws
     features = trained.generator.features(ws)
-    target = synthesizer.mapper.proxy_masks(Seg(THREE).from_mask(torch.from_numpy(MASKS[2]))[None])
+    target = synthesizer.mapper.layouts(Seg(THREE).from_mask(torch.from_numpy(MASKS[2]))[None])
     laid_out = trained.lay_out(features, trained.codebook.assign(features.map), target)
     close(result.images[2, 1], trained.generator.render(laid_out, ws)[0].clamp(-1, 1))
     assert result.names == ("input0", "input1", "input2")

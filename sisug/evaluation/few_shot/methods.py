@@ -51,7 +51,7 @@ def _layout(mapper: TrainedMapper, mask: Int64[Tensor, "height width"], device: 
     """As `Synthesizer.layout`, which also says what the mapper never saw: a hundred lines for a hundred targets."""
     assert isinstance(mapper.condition, LabelCondition)
     encoded = mapper.condition.from_mask(mask.to(device))[None]
-    return Layout("target", mapper.proxy_masks(encoded)[0], mapper.condition.show(encoded)[0], {})
+    return Layout("target", mapper.layouts(encoded)[0], mapper.condition.show(encoded)[0], {})
 
 
 def lineargan_method(
