@@ -23,7 +23,7 @@ from sisug.generators.losses import generator_adversarial_loss
 from sisug.mapper.free_form import forget, redrawn
 from sisug.mapper.laying_out import LaidOut, kept_losses, lay_out
 from sisug.mapper.losses import discriminator_losses, proxy_loss, reading_loss
-from sisug.mapper.network import Mapper
+from sisug.mapper.network import Mapper, straight_through
 from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
@@ -265,7 +265,7 @@ class MapperModule(LightningModule):
             losses = {"proxy": proxy_loss(self.mapper(encoded), mask)}
             if any(weight > 0 for name, weight in self.weights.items() if name != "proxy"):
                 encoded, wanted = redrawn(self.condition, self.labels, plain, given, encoded, self.free_share, stream)
-                target = self.mapper(encoded).softmax(dim=1)
+                target = straight_through(self.mapper(encoded))
                 made = lay_out(self.generator, self.rearranger, features, mask, ws, target)
                 losses |= self._losses(made, features, plain, wanted)
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()

@@ -72,3 +72,20 @@ class Mapper(nn.Module):
             x = self.up[level](x)
         logits: Tensor = self.head(F.silu(self.norm(x)))
         return logits.float()
+
+
+def straight_through(
+    logits: Float[Tensor, "batch cluster split split"],
+) -> Float[Tensor, "batch cluster split split"]:
+    """The most probable labels as weights of 0 and 1, whose gradient is that of the probabilities.
+
+    The rearranger learns with one label a cell, as stage 1's masks have; labels have no gradient (our choice; Y. Bengio
+    et al., "Estimating or propagating gradients through stochastic neurons", 2013). In use it sees the probabilities,
+    which give better images; trained on them as well, it gave worse ones (docs/results.md).
+
+    Args:
+        logits: of the mapper.
+    """
+    weights = logits.softmax(dim=1)
+    hard = F.one_hot(logits.argmax(dim=1), logits.shape[1]).permute(0, 3, 1, 2).to(weights.dtype)
+    return hard + weights - weights.detach()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from sisug.mapper.network import Mapper
+from sisug.mapper.network import Mapper, straight_through
 
 
 @pytest.mark.parametrize(("size", "split"), [(16, 16), (16, 8), (32, 8)])
@@ -31,3 +32,14 @@ def test_the_place_of_a_stroke_matters() -> None:
     mapper = Mapper(2, 3, 32, 16, width=8)
     logits = mapper(torch.zeros(1, 2, 32, 32))
     assert float((logits[..., 5, 5] - logits[..., 10, 10]).detach().abs().max()) > 1e-3
+
+
+def test_straight_through_is_the_best_label_with_the_gradient_of_probabilities() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 3, 3, requires_grad=True)
+    weights = straight_through(logits)
+    assert torch.allclose(weights, F.one_hot(logits.argmax(1), 4).permute(0, 3, 1, 2).float(), atol=1e-6)
+    upstream = torch.randn_like(weights)
+    (gradient,) = torch.autograd.grad((weights * upstream).sum(), logits)
+    (expected,) = torch.autograd.grad((logits.softmax(1) * upstream).sum(), logits)
+    torch.testing.assert_close(gradient, expected)
