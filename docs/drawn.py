@@ -14,8 +14,18 @@ DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 SEEDS = (0, 2, 3, 5, 7)
 PANELS = (
-    (("avatars-seg", "masks/avatar-1"), ("avatars-seg", "masks/avatar-3"), ("avatars-seg", "free-form/horns")),
-    (("avatars-edges", "edges/avatar-2"), ("avatars-scribble", "scribbles/avatar-2"), ("", "3")),
+    (
+        ("avatars-seg", "masks/avatar-1"),
+        ("avatars-seg", "masks/avatar-3"),
+        ("avatars-seg", "free-form/horns"),
+        ("avatars-sketch", "sketches/avatar-1"),
+    ),
+    (
+        ("avatars-edges", "edges/avatar-2"),
+        ("avatars-scribble", "scribbles/avatar-2"),
+        ("avatars-depth", "depth/avatar-3"),
+        ("", "3"),
+    ),
 )
 """Mapper and drawing of each row; without a mapper, the seed of an exemplar."""
 ENLARGED = 96

@@ -102,7 +102,7 @@ def test_a_rearranger_of_another_generator_is_refused(
 def test_shipped_files_load_and_belong_together() -> None:
     from sisug.mapper.trained import SHIPPED, load_mapper
 
-    assert set(SHIPPED) == {"avatars-seg", "avatars-edges", "avatars-scribble"}
+    assert set(SHIPPED) == {"avatars-seg", "avatars-edges", "avatars-scribble", "avatars-sketch", "avatars-depth"}
     for name, path in SHIPPED.items():
         trained = load_mapper(name)
         assert trained.condition.name == name.removeprefix("avatars-")
