@@ -94,7 +94,7 @@ class MaskEncoder(nn.Module):
             mask: labels, or weights of the labels.
         """
         if mask.is_floating_point():
-            return torch.einsum("bkhw,kc->bchw", mask, self.label.weight)
+            return (mask.permute(0, 2, 3, 1) @ self.label.weight).permute(0, 3, 1, 2)  # channels last, as all else
         embedded: Tensor = self.label(mask)
         return embedded.permute(0, 3, 1, 2)
 
