@@ -87,7 +87,7 @@ def direct(pieces: dict[str, str], seed: int) -> dict[str, Tensor]:
             "plain": generator.render(generator.features(styles("look")), styles("look")).clamp(-1, 1),
             "other": generator.render(generator.features(styles("other")), styles("other")).clamp(-1, 1),
             "rearranged": laid_out(rearranger.codebook.assign(generator.features(styles("target")).map)),
-            "synthesised": laid_out(mapper.network(one_hot).argmax(dim=1)),
+            "synthesised": laid_out(mapper.network(one_hot).softmax(dim=1)),
             "data": torch.stack([drawn[place]["image"] for place in range(block, block + COUNT)]),
             "held out": torch.stack([drawn[place]["image"] for place in range(COUNT)]),
         }
