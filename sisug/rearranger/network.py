@@ -247,10 +247,11 @@ class Rearranger(nn.Module):
         source_place = place.repeat(1, 1, key.shape[2] // place.shape[2], 1)
         gain, place_gain = ((GAIN_RATE * g).exp()[None, :, None, None] for g in (self.content_gain, self.place_gain))
         v = _cells(values)[:, None].expand(-1, self.heads, -1, -1)
-        # The fast kernels want one size for queries, keys and values; zeros change no product.
-        spare = v.shape[-1] - query.shape[-1] - place.shape[-1]
-        v = F.pad(v, (0, max(0, -spare)))
-        zeros = query.new_zeros(()).expand(*key.shape[:3], max(0, spare))
+        # The fast kernels want one size for queries, keys and values, best a multiple of 8; zeros change no product.
+        used = query.shape[-1] + place.shape[-1]
+        size = -(-max(used, channels) // 8) * 8
+        v = F.pad(v, (0, size - channels))
+        zeros = query.new_zeros(()).expand(*key.shape[:3], size - used)
         q = torch.cat([query * gain, place * place_gain, zeros[:, :, : query.shape[2]]], dim=-1)
         k = torch.cat([key, source_place, zeros], dim=-1)
         # In float32: the values are the image, and bfloat16 would round them to three digits.
