@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import torch
 
 from sisug.errors import CodebookError, ConfigError, DataError, SisugError, check_range
-from sisug.evaluation.ablation_training import Precision, Training
+from sisug.evaluation.ablation_training import Training
 from sisug.evaluation.protocol import Protocol
 from sisug.evaluation.report import Cell, Report, Table
 from sisug.evaluation.sampled import check_confidence, check_seeds
+from sisug.evaluation.training import Precision
 from sisug.evaluation.workspace import Workspace
 from sisug.generators import GeneratorBackbone, load_generator
 from sisug.metrics import mean_interval

@@ -6,22 +6,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sisug.data.latents import LatentDataModule
 from sisug.errors import ConfigError, RunError
-from sisug.evaluation.training import trainer_in, without_remarks
+from sisug.evaluation.training import Precision, trainer_in, without_remarks
 from sisug.proxies import OnlineClustering
 from sisug.rearranger import RearrangerModule
 from sisug.rearranger.commands import images_seen
 from sisug.segmentation.rearrangement_quality import RearrangementQuality
 from sisug.training.checkpoint_io import AtomicCheckpointIO
-
-Precision = Literal["32-true", "bf16-mixed"]
-"""Of training, as Lightning names it; scores are always taken in float32."""
 
 
 @dataclass(frozen=True)

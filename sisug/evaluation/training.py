@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
 
 from sisug.training.lightning_cli import quieten_lightning
+
+Precision = Literal["32-true", "bf16-mixed"]
+"""Of training, as Lightning names it; scores are always taken in float32."""
 
 
 def trainer_in(folder: Path, device: torch.device, **settings: Any) -> Trainer:

@@ -81,7 +81,7 @@ def straight_through(
 
     The rearranger learns with one label a cell, as stage 1's masks have; labels have no gradient (our choice; Y. Bengio
     et al., "Estimating or propagating gradients through stochastic neurons", 2013). In use it sees the probabilities,
-    which give better images; trained on them as well, it gave worse ones (docs/results.md).
+    which give better images; a training on them was no better than this one (docs/results.md).
 
     Args:
         logits: of the mapper.

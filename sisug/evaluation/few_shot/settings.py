@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sisug.errors import ConfigError, check_range
+from sisug.evaluation.training import Precision
 from sisug.synthesis.synthesizer import check_truncation
 
 EPOCH = 1024
 """Images, about, after which a mapper in training is saved, so that an interruption costs minutes."""
-
-Precision = Literal["bf16-mixed", "32-true"]
-"""Of training, as Lightning names it."""
 
 CANDIDATES = 512
 """Samples to pick labelled ones from, as `MapperModule` does."""
