@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FOUNDATIONS = {"errors", "types"}
 """Open to all; they import nothing of ours."""
 
-SHARED = {"training", "metrics"}
+SHARED = {"common", "training", "metrics"}
 """Rooms that every room may import; they import the foundations only."""
 
 ROOMS = [
@@ -40,6 +40,8 @@ ROOMS = [
 def allowed_for(room: str) -> set[str]:
     if room in FOUNDATIONS:
         return {room}
+    if room == "common":
+        return FOUNDATIONS | {"common", "training"}  # for its files and caches
     if room in SHARED:
         return FOUNDATIONS | {room}
     return FOUNDATIONS | SHARED | set(ROOMS[: ROOMS.index(room) + 1])

@@ -1,0 +1,1 @@
+"""Ground floor (every stage): files, caches and what else every room needs."""
