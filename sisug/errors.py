@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 
 class SisugError(Exception):
     """Base of all errors that sisug raises on purpose.
@@ -43,6 +46,28 @@ class DataError(SisugError):
 
 class RunError(SisugError):
     """A run cannot start or go on: an unwritable folder, a full disk, a folder that belongs to another run."""
+
+
+_ADDRESS = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+:/")
+"""`http://`, `file:///`, `simplecache::s3://`: pathlib makes one slash of two. `./x:/y` is a file in any case."""
+
+
+def check_local(path: str | Path, what: str = "the file") -> None:
+    """Refuse an address (http, ftp, s3, file and all others) in the place of a file or folder of this machine.
+
+    Args:
+        path: as the user gave it.
+        what: it should be, for the message.
+
+    Raises:
+        ConfigError: it is an address.
+    """
+    if _ADDRESS.match(str(path)):
+        raise ConfigError(
+            f"{what} {str(path)!r}",
+            "it is an address, and only files of this machine are read: what lies behind an address may change",
+            "download it first, and give the path of the file",
+        )
 
 
 def check_range(*, above: float | None = None, **values: float) -> None:

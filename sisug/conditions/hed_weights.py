@@ -13,7 +13,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from sisug.conditions.hed_network import HED, STAGES
-from sisug.errors import CheckpointError
+from sisug.errors import CheckpointError, check_local
 from sisug.generators.native import differences, finite, listed
 
 PUBLISHED = (
@@ -44,6 +44,7 @@ def load_hed(path: Path, sha256: str | None = None) -> tuple[HED, str]:
         CheckpointError: missing, another file, unreadable, or no weights of HED.
     """
     remedy = f"download {PUBLISHED}, and give its path with weights"
+    check_local(path, "the weights of HED")
     if not path.is_file():
         raise CheckpointError(
             f"the weights of HED {path} are missing" + (f" (SHA-256 {sha256})" if sha256 else ""),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sisug.errors import CheckpointError, ConfigError
+from sisug.errors import CheckpointError, ConfigError, check_local
 
 
 def check_installed(what: str) -> None:
@@ -43,6 +43,7 @@ def load_model(kind: str, source: str, revision: str | None, what: str, unused: 
     """
     import transformers
 
+    check_local(source, what)
     try:
         with torch.random.fork_rng(devices=[]):
             model, info = getattr(transformers, kind).from_pretrained(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sisug.conditions.labels import LABEL_SETS, LabelSet, label_set
-from sisug.errors import DataError
+from sisug.errors import DataError, check_local
 
 REMEDY = 'write {"sky": "#87ceeb", "house": [200, 80, 60]}, or the record of LabelSet.to_dict'
 
@@ -27,6 +27,7 @@ def read_label_set(name_or_path: str) -> LabelSet:
     """
     if name_or_path in LABEL_SETS:
         return label_set(name_or_path)
+    check_local(name_or_path, "label set")
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         raise DataError(

@@ -18,7 +18,6 @@ from sisug.proxies import OnlineClustering
 from sisug.rearranger import RearrangerModule
 from sisug.rearranger.commands import images_seen
 from sisug.segmentation.rearrangement_quality import RearrangementQuality
-from sisug.training.checkpoint_io import AtomicCheckpointIO
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,6 @@ class Training:
                 precision=self.precision,
                 limit_val_batches=0,
                 callbacks=[self.callback(), checkpoints],
-                plugins=[AtomicCheckpointIO()],
             )
             trainer.fit(self.module(), datamodule=data, ckpt_path=None if seen is None else str(file))
         done = images_seen(file) if file.is_file() else 0

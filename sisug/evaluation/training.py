@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 
+from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.lightning_cli import quieten_lightning
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -34,6 +35,7 @@ def trainer_in(folder: Path, device: torch.device, **settings: Any) -> Trainer:
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
         **settings,
     )
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from sisug.errors import CheckpointError, FingerprintMismatch
+from sisug.errors import CheckpointError, FingerprintMismatch, check_local
 from sisug.generators.backbone import Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.fingerprint import checksum, fingerprint
@@ -27,9 +27,11 @@ def generator_path(path_or_preset: str | Path) -> Path:
 
     Raises:
         CheckpointError: it is neither, or the download failed.
+        ConfigError: an address.
     """
     if str(path_or_preset) in preset_names():
         return preset_file(preset(str(path_or_preset)))
+    check_local(path_or_preset, "generator")
     path = Path(path_or_preset).expanduser()
     if not path.exists():
         raise CheckpointError(

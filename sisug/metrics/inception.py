@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from sisug.errors import CheckpointError, RunError
+from sisug.errors import CheckpointError, RunError, check_local
 from sisug.metrics._guards import to_bytes
 from sisug.metrics._once import say_once
 from sisug.types import Images
@@ -59,6 +59,7 @@ class InceptionFeatures(nn.Module):
 
     def __init__(self, inception: str | Path | None = None, feature: Literal[64, 192, 768, 2048] = 2048) -> None:
         super().__init__()
+        check_local(inception or "", "the Inception weights")
         file = _downloaded() if inception is None else Path(inception).expanduser()
         try:
             content = file.read_bytes()

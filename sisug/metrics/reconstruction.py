@@ -122,6 +122,7 @@ def lpips_if_available(backbone: Literal["alex", "vgg", "squeeze"] = "alex") -> 
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
+        torch.load(file, map_location="cpu", weights_only=True)  # torchvision would run what is in it
         metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone)
     except Exception as error:  # whatever unpickling a damaged file may raise
         say_once(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sisug.errors import CheckpointError, FingerprintMismatch
+from sisug.errors import CheckpointError, FingerprintMismatch, check_local
 from sisug.generators import Features, GeneratorBackbone, load_generator
 from sisug.generators.native import differences, listed, part_of
 from sisug.proxies.codebook import Codebook
@@ -222,7 +222,9 @@ def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
     Raises:
         CheckpointError: missing or damaged.
+        ConfigError: an address.
     """
+    check_local(path, what)
     if not path.is_file():
         raise CheckpointError(f"{what} {path} cannot be used", "there is no such file", remedy)
     try:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sisug.data.avatars.cache import MaterialisedAvatars
-from sisug.errors import CheckpointError, ConfigError
+from sisug.errors import CheckpointError, ConfigError, check_local
 from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import save_judge
@@ -87,6 +87,7 @@ def measure(judge: Judge, dataset: Dataset[Any], batch_size: int = 64) -> Segmen
 
 def _read_checkpoint(path: Path) -> tuple[JudgeModule, int]:
     remedy = f"give the checkpoint of a run of `{TRAINED_BY}`"
+    check_local(path, "checkpoint")
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} cannot be used", "there is no such file", remedy)
     try:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sisug.conditions.labels import LabelSet
-from sisug.errors import CheckpointError, DataError
+from sisug.errors import CheckpointError, DataError, check_local
 from sisug.segmentation.judge import Judge, JudgeFeatures
 from sisug.segmentation.network import JudgeNetwork
 from sisug.training.atomic_file import atomic_write
@@ -35,8 +35,10 @@ def load_judge(name_or_path: str | Path = "avatars") -> Judge:
 
     Raises:
         CheckpointError: when a file is missing, damaged or belongs to something else.
+        ConfigError: an address.
     """
     path = JUDGES.get(str(name_or_path), Path(name_or_path))
+    check_local(path, "the judge")
     record = _read_record(path)
     if not path.is_file():
         raise _unusable(path, "there is no such file")

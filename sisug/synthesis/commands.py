@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sisug.data.images.scan import list_images
-from sisug.errors import ConfigError, DataError, SisugError, check_range
+from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
 from sisug.synthesis.layouts import Layout, distinct
 from sisug.synthesis.looks import Looks, Source
 from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, check_writable, write_record
@@ -160,6 +160,7 @@ def _seed_or_file(text: str) -> Source:
     """
     if re.fullmatch(r"\d+", text, flags=re.ASCII):
         return int(text)
+    check_local(text, "the picture")
     if not Path(text).is_file():
         raise DataError(f"{text!r} is neither a seed nor a picture", "there is no such file", "check the path")
     return Path(text)
@@ -172,6 +173,7 @@ def _drawings(given: Path, out: Path) -> list[Path]:
         DataError: there is none.
         ConfigError: they lie where the images are to be written.
     """
+    check_local(given, "--input")
     if given.is_file():
         return [given]
     if not given.exists():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sisug.errors import ConfigError, RunError
+from sisug.errors import ConfigError, RunError, check_local
 from sisug.training.atomic_file import atomic_write
 
 RECORD = "generate.json"
@@ -22,6 +22,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         RunError: it is a file, or lies where nothing can be written.
     """
+    check_local(folder, "the folder")
     nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent

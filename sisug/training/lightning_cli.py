@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
-from sisug.errors import CheckpointError, ConfigError, SisugError
+from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.memory import keep_freed_memory
 from sisug.training.run_config import RunConfigCallback
@@ -38,7 +40,8 @@ class SisugCLI(LightningCLI):
       `${oc.env:SCRATCH,runs}`.
     - On `fit`, the user's values win over those stored in the checkpoint (Lightning's CLI lets the checkpoint win). The
       optimizer's state still comes from the checkpoint, its learning rate included.
-    - The run folder and the checkpoint are checked before a model is built.
+    - The run folder and the checkpoint are checked before a model is built. A checkpoint is a file of this machine, and
+      the classes it names are sisug's own or those that the user's configuration names.
 
     Args:
         args: command line without the program's name; None for `sys.argv`.
@@ -72,8 +75,12 @@ class SisugCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's subcommands, without `predict`: images are made by `sisug generate`."""
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "predict"}
+        """Lightning's subcommands, without `predict`: images are made by `sisug generate`.
+
+        Nor is there `--weights_only`, whose other value would run what a checkpoint says.
+        """
+        every = LightningCLI.subcommands()
+        return {name: skip | {"weights_only"} for name, skip in every.items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         group = parser.add_argument_group("Where the run's files lie: ROOT/NAME/VERSION")
@@ -96,7 +103,25 @@ class SisugCLI(LightningCLI):
             if self.config["subcommand"] == "fit":
                 report_changes(stored, section["model"].get("init_args"))
             else:
-                super()._parse_ckpt_path()
+                self._take(stored, section["ckpt_path"])
+
+    def _take(self, stored: dict[str, Any], path: str) -> None:
+        """Put a checkpoint's hyperparameters in the place of the configuration's; it may not name code of its own."""
+        section = self.config[self.config["subcommand"]]
+        allowed = set(_class_paths(section.as_dict()))
+        for name in _class_paths({"class_path": stored.get("_class_path"), **stored}):
+            if name not in allowed and not _is_own_class(name):
+                raise CheckpointError(
+                    f"the checkpoint {path} names the class {name!r}",
+                    "a checkpoint may name classes of sisug and of your configuration, since naming one imports it",
+                    "if the class is yours, name it with --model.class_path or in a --config file",
+                )
+        values = {name: value for name, value in stored.items() if name not in ("_class_path", "_instantiator")}
+        if not values:
+            return
+        own = section["model"].get("class_path")
+        model = {"class_path": stored.get("_class_path") or own, "dict_kwargs": values}
+        self.config = self.parser.parse_object({self.config["subcommand"]: {"model": model}}, self.config)
 
     def _find_last(self) -> None:
         """Replace `last` by the newest run's file, and let the run go on in that run's folder."""
@@ -172,14 +197,15 @@ def stored_hyperparameters(path: str) -> dict[str, Any]:
     """Read a training checkpoint's hyperparameters; refuse one that is missing or damaged, before anything is built.
 
     Args:
-        path: a file, or what Lightning finds itself ("hpc", "registry:...", a web address), which is left to it.
+        path: a file, or "hpc" and "last", which Lightning finds itself among the run's files.
 
     Raises:
-        ConfigError: "best", which only a Trainer that has just trained knows.
+        ConfigError: an address; "best", which only a Trainer that has just trained knows.
         CheckpointError: no such file, or not a checkpoint.
     """
-    if path in ("hpc", "last") or path.startswith("registry") or "://" in path:
+    if path in ("hpc", "last"):
         return {}
+    check_local(path, "the checkpoint")
     if path == "best":
         raise ConfigError(
             "--ckpt_path best cannot be found",
@@ -202,7 +228,37 @@ def stored_hyperparameters(path: str) -> dict[str, Any]:
             f"it is not a training checkpoint, or its end is missing, as after an interrupted copy ({first_sentence})",
             "copy it again, or use another checkpoint of the run",
         ) from error
-    return dict(checkpoint.get("hyper_parameters", {}))
+    stored = checkpoint.get("hyper_parameters")
+    if not isinstance(stored, dict | None) or not all(isinstance(name, str) for name in stored or {}):
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read",
+            f"its hyper_parameters are a {type(stored).__name__} in the place of values by name",
+            "use another checkpoint of the run",
+        )
+    return dict(stored or {})
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Every `class_path` in a tree of settings."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if name == "class_path" and isinstance(each, str):
+                yield each
+            yield from _class_paths(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _class_paths(each)
+
+
+def _is_own_class(name: str) -> bool:
+    """Whether a name is that of a class in sisug: a function could do anything, such as write a file."""
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith("sisug."):
+        return False
+    try:
+        return isinstance(getattr(import_module(module), attribute, None), type)
+    except ImportError:
+        return False
 
 
 def report_changes(stored: dict[str, Any], init_args: Namespace | None) -> None:

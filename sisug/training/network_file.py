@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sisug.errors import CheckpointError, ConfigError
+from sisug.errors import CheckpointError, ConfigError, check_local
 from sisug.training.atomic_file import atomic_write
 
 
@@ -73,11 +73,13 @@ def read_network_file(
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind.
+        ConfigError: an address.
     """
 
     def unusable(cause: str) -> CheckpointError:
         return CheckpointError(f"{what} {path} cannot be used", cause, remedy)
 
+    check_local(path, what)
     sidecar = path.with_suffix(".json")
     for each in (path, sidecar):
         if not each.is_file():

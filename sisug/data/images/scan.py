@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from sisug.data.images.examine import Colour, Examined, examine
-from sisug.errors import ConfigError, DataError
+from sisug.errors import ConfigError, DataError, check_local
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +192,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         DataError: it is missing, a file, or holds no image.
     """
+    check_local(folder, "the folder of images")
     if folder.is_file():
         raise DataError(
             f"{folder} is a file",

@@ -12,7 +12,7 @@ from sisug.conditions.labels import LabelSet
 from sisug.conditions.mask_files import read_mask
 from sisug.data.images.scan import ImageFile, list_images
 from sisug.data.masks.pairs import Crop, Problems
-from sisug.errors import ConfigError, DataError
+from sisug.errors import ConfigError, DataError, check_local
 
 LABELS = "labels.json"
 """Label set of a folder that `sisug data convert` wrote."""
@@ -45,6 +45,7 @@ class FolderPairs:
         tolerance: int = 0,
         crop: Crop = "none",
     ) -> None:
+        check_local(folder, "the folder of data")
         self.folder = Path(folder).expanduser()
         if not 0 <= tolerance <= 255:
             raise ConfigError(f"tolerance {tolerance}", "colour values run from 0 to 255", "use a small number, or 0")

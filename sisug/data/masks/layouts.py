@@ -10,7 +10,7 @@ from sisug.data.images.scan import check_folder
 from sisug.data.masks.celebamask import IMAGES, OFFICIAL, PARTS, CelebAMaskPairs
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.pairs import Crop, Pairs
-from sisug.errors import DataError
+from sisug.errors import DataError, check_local
 
 Layout = Literal["image-masks", "celebamask-hq", "images"]
 """`images/` with `masks/`; CelebAMask-HQ as published; or images only at any depth: AFHQ, an LSUN export."""
@@ -25,6 +25,7 @@ def detect(folder: Path) -> Layout:
     Raises:
         DataError: it is missing, holds no images, or is a database.
     """
+    check_local(folder, "the folder of data")
     if (folder / "data.mdb").is_file():
         raise lmdb_found(folder)
     for place in (folder, folder / "CelebAMask-HQ"):

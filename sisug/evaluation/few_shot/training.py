@@ -19,7 +19,6 @@ from sisug.evaluation.few_shot.settings import MapperTraining
 from sisug.evaluation.training import trainer_in, without_remarks
 from sisug.mapper.module import MapperModule
 from sisug.rearranger.trained import read_checkpoint
-from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.run_folder import check_run_folder
 from sisug.training.throughput import images_seen_of
 
@@ -95,7 +94,6 @@ def trained_mapper(
                     max_epochs=training.epochs,
                     limit_val_batches=0,
                     callbacks=[keep, _Progress(name, total)],
-                    plugins=[AtomicCheckpointIO()],
                 )
                 trainer.fit(
                     module,

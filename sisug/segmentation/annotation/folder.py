@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from sisug.conditions.labels import LabelSet
-from sisug.errors import ConfigError, DataError, FingerprintMismatch, check_range
+from sisug.errors import ConfigError, DataError, FingerprintMismatch, check_local, check_range
 from sisug.generators import GeneratorBackbone
 from sisug.segmentation.annotation.painted import read_painted
 from sisug.segmentation.annotation.palette_files import gimp_palette, swatches
@@ -268,6 +268,7 @@ def read_record(folder: Path) -> AnnotationRecord:
     Raises:
         DataError: it is missing, damaged or of something else.
     """
+    check_local(folder, "the folder of annotations")
     path = folder / RECORD
 
     def refuse(cause: str) -> DataError:

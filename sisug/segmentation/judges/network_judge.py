@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sisug.conditions.label_files import read_label_set
 from sisug.conditions.labels import LabelSet
-from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.errors import CheckpointError, ConfigError, DataError, check_local
 from sisug.generators.fingerprint import fingerprint
 from sisug.metrics._guards import clean_images
 from sisug.types import Images, Masks
@@ -163,6 +163,7 @@ def _first(result: Any) -> Tensor:
 
 def _load_weights(network: nn.Module, path: Path) -> None:
     remedy = "give the weights of this very network: a state dict saved with safetensors or torch.save"
+    check_local(path, "the judge's weights")
     if not path.is_file():
         raise CheckpointError(f"the judge's weights {path} cannot be read", "there is no such file", remedy)
     try:

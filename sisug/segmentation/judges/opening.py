@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sisug.conditions.labels import LabelSet
-from sisug.errors import ConfigError
+from sisug.errors import ConfigError, check_local
 from sisug.segmentation.judges.protocol import JudgeProtocol
 from sisug.segmentation.judges.transformers_judge import TransformersJudge
 from sisug.segmentation.loading import JUDGES, load_judge
@@ -31,6 +31,7 @@ def open_judge(judge: str | Path | Mapping[str, Any] | JudgeProtocol = "avatars"
         return _make(judge)
     if not isinstance(judge, str | Path):
         return _checked(judge, type(judge).__name__)
+    check_local(judge, "judge")
     path = Path(judge).expanduser()
     if str(judge) in JUDGES or path.suffix == ".safetensors":
         return load_judge(path if path.suffix == ".safetensors" else judge)

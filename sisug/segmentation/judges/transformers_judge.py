@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sisug.conditions.label_files import read_label_set
 from sisug.conditions.label_maps import counterparts
 from sisug.conditions.labels import IGNORE_COLOUR, LABEL_SETS, LabelSet
-from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.errors import CheckpointError, ConfigError, DataError, check_local
 from sisug.segmentation.judges.network_judge import NetworkJudge
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,6 +53,7 @@ class TransformersJudge(NetworkJudge):
                 "it loads models of the hub, and is not among the packages that are always installed",
                 'install it: pip install "sisug[hub]"',
             )
+        check_local(model, "judge")
         source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         network = _load_model(source, revision)
         own, values = _preprocessing(source, revision)
