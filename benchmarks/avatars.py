@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from sisug.common.provenance import machine
 from sisug.data.avatars import AvatarsDataset, MaterialisedAvatars
-from sisug.metrics.record import machine
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

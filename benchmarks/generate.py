@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sisug.common.provenance import machine
 from sisug.data.avatars import AvatarsDataset
 from sisug.mapper import load_mapper
-from sisug.metrics.record import machine
 from sisug.training.memory import keep_freed_memory
 
 BAR = 1.5

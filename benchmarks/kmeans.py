@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from sisug.common.provenance import machine
 from sisug.errors import CodebookError
-from sisug.metrics.record import machine
 from sisug.proxies.kmeans import Backend, fit_kmeans
 
 BACKENDS: tuple[Backend, ...] = ("faiss-cpu", "torch", "faiss-gpu")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from sisug.common.provenance import machine
 from sisug.generators import load_generator
 from sisug.generators.loading import load_network
-from sisug.metrics.record import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from generators.checkpoint_files import FAMILIES, large_model  # the tests' writers of such files

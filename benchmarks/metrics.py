@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sisug.metrics import FrechetDistance, InceptionFeatures, NamedExtractor, RealismScores, machine
+from sisug.common.provenance import machine
+from sisug.metrics import FrechetDistance, InceptionFeatures, NamedExtractor, RealismScores
 from sisug.segmentation.loading import judge_features
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "metrics"))

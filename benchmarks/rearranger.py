@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
+from sisug.common.provenance import machine
 from sisug.data.latents import LatentDataModule
 from sisug.generators import Features
 from sisug.generators.losses import discriminator_adversarial_loss, r1_penalty
-from sisug.metrics.record import machine
 from sisug.proxies import OnlineClustering, fit_kmeans
 from sisug.rearranger import RearrangerModule
 

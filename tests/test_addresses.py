@@ -214,7 +214,7 @@ def test_a_checkpoint_cannot_have_a_module_imported(
 
 
 @pytest.mark.parametrize(
-    "name", ["sisug.training.network_file.write_network_file", "sisug.nothing.Here", "sisugar.Thing", "sisug.cli.os"]
+    "name", ["sisug.common.network_file.write_network_file", "sisug.nothing.Here", "sisugar.Thing", "sisug.cli.os"]
 )
 def test_of_sisug_a_checkpoint_may_name_classes_only(
     sisug: Command, toy: tuple[Any, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

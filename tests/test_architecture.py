@@ -16,19 +16,21 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "sisug"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATIONS = {"errors", "types"}
+FOUNDATIONS = {"errors", "types", "nn"}
 """Open to all; they import nothing of ours."""
 
-SHARED = {"common", "training", "metrics"}
+SHARED = {"common", "training"}
 """Rooms that every room may import; they import the foundations only."""
 
 ROOMS = [
+    "labels",
+    "metrics",
     "generators",
     "proxies",
-    "rearranger",
     "conditions",
     "data",
     "segmentation",
+    "rearranger",
     "mapper",
     "synthesis",
     "baselines",
@@ -40,10 +42,8 @@ ROOMS = [
 def allowed_for(room: str) -> set[str]:
     if room in FOUNDATIONS:
         return {room}
-    if room == "common":
-        return FOUNDATIONS | {"common", "training"}  # for its files and caches
     if room in SHARED:
-        return FOUNDATIONS | {room}
+        return FOUNDATIONS | {room, "common"}
     return FOUNDATIONS | SHARED | set(ROOMS[: ROOMS.index(room) + 1])
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sisug.conditions.labels import AVATARS
 from sisug.conditions.registry import condition
+from sisug.labels.label_sets import AVATARS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 KINDS = {

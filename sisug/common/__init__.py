@@ -1,1 +1,1 @@
-"""Ground floor (every stage): files, caches and what else every room needs."""
+"""What every room stands on: whole files, caches, seeds, checksums, provenance and image bytes; no Lightning."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sisug.common.atomic_file import disk_is_full
+from sisug.common.cache_folder import cache_folder
 from sisug.errors import CheckpointError
-from sisug.training.atomic_file import disk_is_full
-from sisug.training.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sisug.conditions.labels import LabelSet
 from sisug.errors import ConfigError
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Images, Masks
 
 Encoded = Float[Tensor, "batch channel height width"]

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sisug.common.frozen_network import FrozenNetwork
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.depth_network import DepthNetwork, LargerIs
 from sisug.conditions.freehand import blur, scale_of, uniform
-from sisug.conditions.labels import LabelSet
 from sisug.conditions.lines import grey_16_bits
-from sisug.conditions.pictures import Picture, check_mode, read_picture, rgba
 from sisug.errors import CheckpointError, ConfigError
-from sisug.metrics._frozen import FrozenNetwork
+from sisug.labels.label_sets import LabelSet
+from sisug.labels.pictures import Picture, check_mode, read_picture, rgba
 from sisug.types import Images, Masks
 
 LAYERS: Mapping[str, tuple[str, ...]] = {

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sisug.common.fingerprint import fingerprint
+from sisug.common.image_bytes import to_bytes
 from sisug.conditions.hub_models import check_installed, load_model, unusable
 from sisug.errors import CheckpointError, ConfigError
-from sisug.generators.fingerprint import fingerprint
-from sisug.metrics._guards import to_bytes
 from sisug.types import Images
 
 LargerIs = Literal["near", "far"]

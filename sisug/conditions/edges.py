@@ -10,13 +10,13 @@ from jaxtyping import Float
 from kornia.filters import canny
 from torch import Tensor
 
+from sisug.common.frozen_network import FrozenNetwork
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import blur, scale_of, to_unit, uniform
 from sisug.conditions.hed_weights import PUBLISHED, load_hed
-from sisug.conditions.labels import LabelSet
 from sisug.conditions.lines import FAINTEST, PAPER_QUANTILE, contours, read_lines
 from sisug.errors import ConfigError
-from sisug.metrics._frozen import FrozenNetwork
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Images, Masks
 
 SMOOTHING = 0.7

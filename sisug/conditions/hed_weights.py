@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from sisug.common.state_dicts import differences, finite, listed
 from sisug.conditions.hed_network import HED, STAGES
 from sisug.errors import CheckpointError, check_local
-from sisug.generators.native import differences, finite, listed
 
 PUBLISHED = (
     "network-bsds500.pytorch of github.com/sniklaus/pytorch-hed, or ControlNetHED.pth of "

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
-from sisug.conditions.labels import IGNORE_COLOUR, LabelSet
-from sisug.conditions.mask_files import read_mask
-from sisug.conditions.pictures import nearest
 from sisug.errors import ConfigError, DataError
+from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
+from sisug.labels.mask_files import read_mask
+from sisug.labels.pictures import nearest
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from kornia.filters import spatial_gradient
 from torch import Tensor
 
-from sisug.conditions.pictures import Picture, check_mode, read_picture, rgba
+from sisug.labels.pictures import Picture, check_mode, read_picture, rgba
 from sisug.types import Images
 
 log = logging.getLogger(__name__)

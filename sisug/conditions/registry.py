@@ -9,11 +9,11 @@ from typing import Any
 from sisug.conditions.condition import Condition
 from sisug.conditions.depth import Depth
 from sisug.conditions.edges import Edges
-from sisug.conditions.labels import LabelSet
 from sisug.conditions.scribble import Scribble
 from sisug.conditions.seg import Seg
 from sisug.conditions.sketch import Sketch
 from sisug.errors import CheckpointError, ConfigError
+from sisug.labels.label_sets import LabelSet
 
 CONDITIONS: Mapping[str, type[Condition]] = {kind.name: kind for kind in (Seg, Scribble, Edges, Sketch, Depth)}
 """Every kind of condition by its name."""

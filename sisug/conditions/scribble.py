@@ -14,9 +14,9 @@ from torch import Tensor
 from sisug.conditions.condition import Encoded
 from sisug.conditions.freehand import scale_of, share, smooth_noise, uniform, whole, wobble
 from sisug.conditions.label_condition import LabelCondition
-from sisug.conditions.labels import IGNORE_COLOUR
-from sisug.conditions.mask_files import WHITE
 from sisug.conditions.thinning import present, shorten, thicken, thin
+from sisug.labels.label_sets import IGNORE_COLOUR
+from sisug.labels.mask_files import WHITE
 from sisug.types import Images, Masks
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torch
 
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
-from sisug.conditions.labels import IGNORE_COLOUR
+from sisug.labels.label_sets import IGNORE_COLOUR
 from sisug.types import Images, Masks
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from sisug.data.avatars.dataset import AvatarsDataset, Split
 from sisug.data.avatars.plotting import plot as plot_dataset
-from sisug.data.images.examine import Colour
 from sisug.data.images.scan import WHITE, scan_folder
 from sisug.data.masks.checking import check_pairs
 from sisug.data.masks.converting import convert as convert_tree
@@ -18,6 +17,7 @@ from sisug.data.masks.dataset import ImageMaskFolder
 from sisug.data.masks.layouts import detect, open_pairs
 from sisug.data.masks.pairs import Crop
 from sisug.errors import ConfigError
+from sisug.labels.image_files import Colour
 
 PROBLEMS = 1
 """Exit code of `sisug data check` where anything is wrong with the data."""

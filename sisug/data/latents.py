@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from sisug.common.seeding import fixed_latents, generator_for
 from sisug.errors import ConfigError
-from sisug.training.seeding import fixed_latents, generator_for
 
 
 class PositionDataset(Dataset[dict[str, int]]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import DistributedSampler
 
-from sisug.training.seeding import generator_for
+from sisug.common.seeding import generator_for
 
 
 class EndlessOrder(DistributedSampler[int]):

@@ -55,7 +55,7 @@ class Ablation(Protocol):
     """A grid of settings of stage 1: each cell trains a rearranger and is scored over the same held-out pairs.
 
     Training goes through Lightning and is resumable; a finished one is kept in the folder of the evaluation, and is
-    found again by all that decides it. Figures are those of `sisug.segmentation.rearrangement_quality` and
+    found again by all that decides it. Figures are those of `sisug.rearranger.quality` and
     `RearrangerModule`'s test.
 
     Args:

@@ -14,10 +14,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from sisug.data.latents import LatentDataModule
 from sisug.errors import ConfigError, RunError
 from sisug.evaluation.training import Precision, trainer_in, without_remarks
+from sisug.generators.checkpoints import images_seen
 from sisug.proxies import OnlineClustering
 from sisug.rearranger import RearrangerModule
-from sisug.rearranger.commands import images_seen
-from sisug.segmentation.rearrangement_quality import RearrangementQuality
+from sisug.rearranger.quality import RearrangementQuality
+from sisug.rearranger.trained import REMEDY
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Training:
             SisugError: the codebook cannot be fitted, or training ended early.
         """
         file = folder / "last.ckpt"
-        seen = images_seen(file) if file.is_file() else None
+        seen = images_seen(file, REMEDY) if file.is_file() else None
         if seen == self.images:
             return file
         checkpoints = ModelCheckpoint(
@@ -101,7 +102,7 @@ class Training:
                 callbacks=[self.callback(), checkpoints],
             )
             trainer.fit(self.module(), datamodule=data, ckpt_path=None if seen is None else str(file))
-        done = images_seen(file) if file.is_file() else 0
+        done = images_seen(file, REMEDY) if file.is_file() else 0
         if done != self.images:
             raise RunError(
                 f"training in {folder} ended after {done} of {self.images} images",

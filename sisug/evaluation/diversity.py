@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sisug.common.image_grid import save_grid
 from sisug.errors import ConfigError
 from sisug.evaluation.report import Report, Table
 from sisug.evaluation.sampled import SampledProtocol
@@ -23,7 +24,6 @@ from sisug.metrics import (
 )
 from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import TrainedRearranger
-from sisug.training.image_grid import save_grid
 from sisug.types import Images
 
 PICTURE = "diversity.png"

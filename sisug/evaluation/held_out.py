@@ -17,16 +17,16 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sisug.conditions.labels import LabelSet
 from sisug.data.avatars.dataset import SEEDS_PER_SPLIT, AvatarsDataset, Split
 from sisug.data.avatars.drawing import style_version
-from sisug.data.images.examine import examine
 from sisug.data.images.scan import WHITE, check_form, list_images
 from sisug.data.masks import CelebAMaskPairs, Pairs, check_batch, check_pairing, detect, open_pairs, read_names
 from sisug.data.masks.conversion_record import check_finished
 from sisug.data.masks.dataset import SPLITS
 from sisug.data.masks.reading import check_square, header_size, read_pair
 from sisug.errors import ConfigError, DataError
+from sisug.labels.image_files import examine
+from sisug.labels.label_sets import LabelSet
 from sisug.metrics import fingerprint_files
 from sisug.types import Images, Masks
 

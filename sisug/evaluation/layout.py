@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sisug.conditions.labels import LabelSet
+from sisug.labels.label_sets import LabelSet
 from sisug.metrics import PerImageSegmentationScore, SegmentationScore
 from sisug.segmentation.judges import RelabelledJudge
 from sisug.types import Images, Masks

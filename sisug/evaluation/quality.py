@@ -10,13 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sisug.common.image_grid import save_grid
 from sisug.errors import ConfigError
 from sisug.evaluation.realism import FIGURES, LEAST, AgainstData, heads, is_official, rows_of, scores
 from sisug.evaluation.report import Report, Table
 from sisug.evaluation.sampled import SampledProtocol
 from sisug.evaluation.samples import Conditions, Samples, blocks
 from sisug.evaluation.workspace import Workspace
-from sisug.training.image_grid import save_grid
 from sisug.types import Images
 
 PICTURE = "quality.png"

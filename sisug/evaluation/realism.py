@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sisug.common.cache_folder import cache_folder
 from sisug.errors import ConfigError
 from sisug.evaluation.held_out import HeldOut
 from sisug.metrics import InceptionFeatures, NamedExtractor, RealismScores, fill_real_side
 from sisug.segmentation.judges import FeatureJudge, JudgeProtocol
-from sisug.training.cache_folder import cache_folder
 from sisug.types import Images
 
 DOWNLOADED = "download"

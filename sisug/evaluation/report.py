@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.provenance import command_line, git_commit, library_versions, machine
 from sisug.evaluation.workspace import write_json
-from sisug.metrics import Interval, command_line, git_commit, library_versions, machine
-from sisug.training.atomic_file import atomic_write
+from sisug.metrics import Interval
 
 Cell = str | int | float | Interval | None
 """What a table shows; None where nothing was measured."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from sisug.common.fingerprint import fingerprint
 from sisug.errors import ConfigError, FingerprintMismatch, check_range
 from sisug.evaluation.held_out import DRAWN, HeldOut, open_held_out
 from sisug.evaluation.protocol import Protocol
 from sisug.evaluation.realism import extractor_record, open_extractor
 from sisug.generators import GeneratorBackbone, load_generator
-from sisug.generators.fingerprint import fingerprint
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.metrics import Interval, NamedExtractor, mean_interval
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger, tensors_of

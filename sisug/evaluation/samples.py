@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents, generator_for
 from sisug.conditions.condition import Encoded
-from sisug.conditions.label_maps import LabelMap, match_labels
 from sisug.errors import ConfigError
 from sisug.evaluation.held_out import HeldOut, HeldOutBatch
 from sisug.generators import GeneratorBackbone
+from sisug.labels.label_maps import LabelMap, match_labels
 from sisug.mapper.trained import TrainedMapper
 from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import TrainedRearranger
-from sisug.training.seeding import fixed_latents, generator_for
 from sisug.types import Images, ProxyMasks, ProxyWeights, Styles
 
 Numbers = Int64[Tensor, " batch"]

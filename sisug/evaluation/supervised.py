@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sisug.conditions.labels import LabelSet, label_set
+from sisug.common.image_grid import save_grid
 from sisug.errors import ConfigError
 from sisug.evaluation.layout import LayoutScores
 from sisug.evaluation.realism import FIGURES, LEAST, AgainstData, heads, is_official
@@ -18,8 +18,8 @@ from sisug.evaluation.report import Cell, Report, Table
 from sisug.evaluation.sampled import SampledProtocol
 from sisug.evaluation.samples import Conditions, Samples
 from sisug.evaluation.workspace import Workspace
+from sisug.labels.label_sets import LabelSet, label_set
 from sisug.segmentation.judges import RelabelledJudge, judge_for
-from sisug.training.image_grid import save_grid
 from sisug.types import Images, Masks
 
 PICTURE = "supervised.png"

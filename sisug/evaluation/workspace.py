@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sisug.common.atomic_file import atomic_write
 from sisug.errors import ConfigError, DataError
-from sisug.training.atomic_file import atomic_write
 
 logger = logging.getLogger(__name__)
 

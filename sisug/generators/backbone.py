@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sisug.common.fingerprint import fingerprint as fingerprint_of
 from sisug.errors import ConfigError
-from sisug.generators.fingerprint import fingerprint as fingerprint_of
 from sisug.generators.stylegan2 import Generator
 
 Backbone = TypeVar("Backbone", bound="GeneratorBackbone")

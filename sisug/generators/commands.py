@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any, Literal
 
 import torch
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.fingerprint import sha256_of
 from sisug.errors import ConfigError
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.formats import Family, exchange
 from sisug.generators.loading import generator_path, load_network, network_of, source_of
 from sisug.generators.native import discriminator_from_tensors, write_native
 from sisug.generators.stylegan2 import Generator
-from sisug.training.atomic_file import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +113,6 @@ WRITTEN = frozenset(
     ("format", "z_dim", "w_dim", "img_resolution", "channels", "mapping_layers", "mapping_lr_mul", "conv_clamp")
 ) | {"num_fp16_res", "crc32", "fingerprint", "discriminator_fingerprint", "precision"}
 """Entries of a sidecar that `write_native` makes itself."""
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from sisug import __version__
+from sisug.common.atomic_file import disk_is_full
 from sisug.errors import CheckpointError
-from sisug.training.atomic_file import disk_is_full
 
 logger = logging.getLogger(__name__)
 

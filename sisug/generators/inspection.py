@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
+from sisug.common.fingerprint import fingerprint
+from sisug.common.image_grid import save_grid
 from sisug.errors import ConfigError, check_range
 from sisug.generators.backbone import default_split
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.formats import Source
 from sisug.generators.formats.labels import LabelError
 from sisug.generators.loading import generator_path, source_of
 from sisug.generators.native import discriminator_from_tensors, generator_from_tensors
 from sisug.generators.stylegan2 import Generator
-from sisug.training.image_grid import save_grid
 
 GRID_ROWS = 4
 GRID_COLUMNS = 8

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from sisug.common.fingerprint import checksum, fingerprint
 from sisug.errors import CheckpointError, FingerprintMismatch, check_local
 from sisug.generators.backbone import Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
-from sisug.generators.fingerprint import checksum, fingerprint
 from sisug.generators.formats import Family, Source, read_source
 from sisug.generators.formats.source import checked_settings
 from sisug.generators.native import discriminator_from_tensors, generator_from_tensors, read_sidecar

@@ -11,6 +11,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from sisug.common.provenance import command_line, git_commit
+from sisug.common.seeding import fixed_latents, seed_for
+from sisug.common.state_dicts import differences, listed
 from sisug.errors import CheckpointError, ConfigError, RunError, check_range
 from sisug.generators.adaptive import AdaptiveAugmentation
 from sisug.generators.discriminator import Discriminator
@@ -21,11 +24,9 @@ from sisug.generators.losses import (
     path_lengths,
     r1_penalty,
 )
-from sisug.generators.native import differences, listed, untraced_settings
+from sisug.generators.native import untraced_settings
 from sisug.generators.stylegan2 import Generator
-from sisug.metrics import command_line, git_commit
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.training.seeding import fixed_latents, seed_for
 from sisug.types import Images, Styles
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.fingerprint import checksum, fingerprint
+from sisug.common.state_dicts import differences, finite, listed
 from sisug.errors import CheckpointError, ConfigError
 from sisug.generators.discriminator import Discriminator
-from sisug.generators.fingerprint import checksum, fingerprint
 from sisug.generators.stylegan2 import Architecture, Generator
-from sisug.training.atomic_file import atomic_write
 
 CONVERT_HINT = "give the file as its trainer wrote it, or the shipped preset 'avatars'"
 
@@ -139,35 +140,6 @@ def _impossible(name: str, error: Exception) -> CheckpointError:
     )
 
 
-def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, side: str = "expected") -> list[str]:
-    """What keeps tensors from being copied as a whole: those that are missing, left over or of another shape.
-
-    Args:
-        expected: tensors of the network that is to take them.
-        found: tensors of the file.
-        side: what to call the former in messages.
-    """
-    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)}, {side} {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    return problems
-
-
-def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors under a prefix, named without it."""
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def listed(problems: Sequence[str], most: int = 4) -> str:
-    """Differences in one line: the first ones, and how many more there are."""
-    rest = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(sorted(problems)[:most]) + rest
-
-
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Copy tensors into a network of exactly these names and shapes.
 
@@ -179,11 +151,6 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name:
     if problems:
         raise CheckpointError(f"{name} does not fit StyleGAN2's networks", listed(problems, 5), CONVERT_HINT)
     network.load_state_dict(dict(tensors), assign=True)
-
-
-def finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite: their sum tells in one pass, but for numbers whose sum overflows."""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def untraced_settings(generator: Generator) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from sisug.common.cache_folder import cache_folder
 from sisug.errors import CheckpointError
 from sisug.generators.download import download
-from sisug.training.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 

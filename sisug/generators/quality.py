@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from sisug.common.fingerprint import fingerprint
 from sisug.errors import ConfigError, check_range
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.module import GeneratorModule
 from sisug.metrics import FrechetDistance, ProtocolRecord
 from sisug.training.run_folder import run_folder

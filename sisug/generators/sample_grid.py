@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sisug.common.image_grid import make_grid
 from sisug.errors import check_range
 from sisug.generators.module import GeneratorModule
 from sisug.training.grid_logging import log_grid
-from sisug.training.image_grid import make_grid
 
 
 class SampleGrid(Callback):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sisug.mapper.trained import load_mapper, write_mapper
-from sisug.metrics.record import git_commit
-from sisug.rearranger.commands import images_seen
+from sisug.common.provenance import git_commit
+from sisug.generators.checkpoints import images_seen
+from sisug.mapper.trained import REMEDY, load_mapper, write_mapper
 
 
 def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
@@ -25,5 +25,5 @@ def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
         ConfigError: ``out`` has another suffix.
     """
     trained = load_mapper(checkpoint, generator)
-    write_mapper(trained, out, images_seen=images_seen(checkpoint), commit=git_commit())
+    write_mapper(trained, out, images_seen=images_seen(checkpoint, REMEDY), commit=git_commit())
     return f"{out} ({out.stat().st_size / 1e6:.1f} MB, fp16): reads {trained.condition.name}"

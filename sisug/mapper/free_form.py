@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import smooth_noise, wobble
-from sisug.conditions.labels import LabelSet
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Images, Masks
 
 SPREAD = 0.12

@@ -5,11 +5,11 @@ from __future__ import annotations
 from lightning.pytorch import LightningModule
 from PIL import Image
 
+from sisug.common.image_grid import GridRow, make_grid
 from sisug.mapper.module import MapperModule
 from sisug.mapper.result import Synthesis
 from sisug.proxies.palette import colour_proxy_masks
 from sisug.training.grid_logging import FirstBatchGrid
-from sisug.training.image_grid import GridRow, make_grid
 
 
 class SynthesisGrid(FirstBatchGrid):

@@ -13,13 +13,17 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents, generator_for
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
-from sisug.conditions.labels import LabelSet
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, check_range
 from sisug.generators import Discriminator, Features, load_discriminator
+from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import generator_adversarial_loss
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import LabelSet
+from sisug.mapper.few_shot.reader import Reader
 from sisug.mapper.free_form import forget, redrawn
 from sisug.mapper.laying_out import LaidOut, kept_losses, lay_out
 from sisug.mapper.losses import discriminator_losses, proxy_loss, reading_loss
@@ -27,13 +31,9 @@ from sisug.mapper.network import Mapper, straight_through
 from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
-from sisug.rearranger.checkpoint import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.trained import load_rearranger, reference
-from sisug.segmentation.annotation.label_files import read_label_set
-from sisug.segmentation.few_shot.reader import Reader
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.training.seeding import fixed_latents, generator_for
 from sisug.types import Images, Latents, Masks, ProxyWeights
 
 LOOKS = 3

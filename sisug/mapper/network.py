@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sisug.rearranger.network import Residual, position_code
+from sisug.nn import Residual, position_code
 
 BANDS = 4
 """Wavelengths of the position code: a stroke means another part at the top of the picture than at the bottom."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sisug.common.seeding import fixed_latents, generator_for
 from sisug.data.avatars import MaterialisedAvatars
 from sisug.errors import check_range
 from sisug.mapper.module import MapperModule
@@ -15,7 +16,6 @@ from sisug.metrics import FrechetDistance, ProtocolRecord, SegmentationResult, S
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
 from sisug.training.run_folder import run_folder
-from sisug.training.seeding import fixed_latents, generator_for
 
 Stage = Literal["val", "test"]
 

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import torch
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError
 from sisug.generators import GeneratorBackbone
+from sisug.labels.label_sets import LabelSet
+from sisug.mapper.few_shot import FewShotSegmenter, LabelTransfer, train_few_shot
+from sisug.mapper.few_shot.reader import Reader, teach
+from sisug.mapper.few_shot.transfer import named, resized
 from sisug.metrics import SegmentationScore
 from sisug.proxies.codebook import Codebook
 from sisug.rearranger.network import Rearranger
 from sisug.segmentation.annotation.folder import read_annotations
 from sisug.segmentation.annotation.picking import pick_samples
 from sisug.segmentation.annotation.samples import LabelledSamples, judged_samples
-from sisug.segmentation.few_shot import FewShotSegmenter, LabelTransfer, train_few_shot
-from sisug.segmentation.few_shot.reader import Reader, teach
-from sisug.segmentation.few_shot.transfer import named, resized
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import load_judge
-from sisug.training.seeding import fixed_latents
 from sisug.types import Images, Masks, Styles
 
 logger = logging.getLogger(__name__)

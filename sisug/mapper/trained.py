@@ -13,21 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisug.common.network_file import read_network_file, write_network_file
+from sisug.common.state_dicts import differences, listed, part_of
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.registry import condition_from_dict
 from sisug.errors import CheckpointError, DataError
-from sisug.generators.native import differences, listed, part_of
+from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.mapper.network import Mapper
-from sisug.rearranger.trained import (
-    TrainedRearranger,
-    assemble,
-    averaged,
-    find_generator,
-    read_checkpoint,
-    reference,
-    tensors_of,
-)
-from sisug.training.network_file import read_network_file, write_network_file
+from sisug.rearranger.trained import TrainedRearranger, assemble, reference, tensors_of
 from sisug.types import ProxyWeights
 
 ASSETS = Path(__file__).parent / "assets"

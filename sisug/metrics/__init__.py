@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sisug.metrics.real_statistics import fill_real_side, fingerprint_files
     from sisug.metrics.realism import RealismResult, RealismScores
     from sisug.metrics.reconstruction import PerceptualDistance, ReconstructionPSNR, lpips_if_available
-    from sisug.metrics.record import ProtocolRecord, command_line, git_commit, library_versions, machine
+    from sisug.metrics.record import ProtocolRecord
     from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
 
 __all__ = [
@@ -49,14 +49,10 @@ __all__ = [
     "SegmentationScore",
     "cluster_purity",
     "colour_bins",
-    "command_line",
     "fill_real_side",
     "fingerprint_files",
-    "git_commit",
-    "library_versions",
     "look_diversity",
     "lpips_if_available",
-    "machine",
     "mean_interval",
 ]
 
@@ -75,7 +71,7 @@ _FILES = {
     "real_statistics": ("fill_real_side", "fingerprint_files"),
     "realism": ("RealismResult", "RealismScores"),
     "reconstruction": ("PerceptualDistance", "ReconstructionPSNR", "lpips_if_available"),
-    "record": ("ProtocolRecord", "command_line", "git_commit", "library_versions", "machine"),
+    "record": ("ProtocolRecord",),
     "segmentation": ("SegmentationResult", "SegmentationScore"),
 }
 

@@ -7,10 +7,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from sisug.common.frozen_network import FrozenNetwork
 from sisug.errors import DataError
-from sisug.metrics._frozen import FrozenNetwork
-from sisug.metrics._guards import clean_images
 from sisug.metrics.extractor import NamedExtractor
+from sisug.metrics.guards import clean_images
 from sisug.metrics.reconstruction import lpips_if_available
 from sisug.types import Images
 

@@ -9,9 +9,9 @@ from typing import TypeAlias
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sisug.common.frozen_network import FrozenNetwork
 from sisug.errors import ConfigError, DataError
-from sisug.metrics._frozen import FrozenNetwork
-from sisug.metrics._guards import clean_images
+from sisug.metrics.guards import clean_images
 from sisug.types import Images
 
 Rows: TypeAlias = Float[Tensor, "batch feature"]

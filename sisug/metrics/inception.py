@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from sisug.common.image_bytes import to_bytes
 from sisug.errors import CheckpointError, RunError, check_local
-from sisug.metrics._guards import to_bytes
 from sisug.metrics._once import say_once
 from sisug.types import Images
 

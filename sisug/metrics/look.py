@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sisug.errors import ConfigError, DataError
-from sisug.metrics._guards import check_label_count, check_labels, check_same_shape, clean_images
+from sisug.metrics.guards import check_label_count, check_labels, check_same_shape, clean_images
 from sisug.types import Images, Masks
 
 

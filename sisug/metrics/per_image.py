@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sisug.errors import ConfigError, DataError
-from sisug.metrics._guards import check_label_count, check_prediction
+from sisug.metrics.guards import check_label_count, check_prediction
 
 
 class PerImageResult(NamedTuple):

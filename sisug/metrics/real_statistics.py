@@ -11,11 +11,11 @@ from pathlib import Path
 import torch.distributed as dist
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from sisug.errors import DataError
-from sisug.metrics._atomic import replace_file
+from sisug.common.atomic_file import atomic_write
+from sisug.errors import DataError, RunError
 from sisug.metrics.frechet import FrechetDistance
 from sisug.metrics.kernel import KernelDistance
 from sisug.metrics.manifold import ManifoldScores
@@ -150,8 +150,13 @@ def _read(file: Path, key: Mapping[str, str]) -> dict[str, Tensor] | None:
 def _write(file: Path, key: dict[str, str], state: Mapping[str, Tensor]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
-        replace_file(file, lambda temporary: save_file(tensors, temporary, metadata=key))
-    except (OSError, SafetensorError) as error:  # the numbers are there; only the next run must compute them again
+        with atomic_write(file, shared=True) as opened:
+            opened.write(save(tensors, metadata=key))
+    except (
+        OSError,
+        RunError,
+        SafetensorError,
+    ) as error:  # only the next run must compute them again
         logger.warning("the statistics of the real images are not kept: %s cannot be written (%s)", file, error)
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from sisug.common.frozen_network import FrozenNetwork
 from sisug.errors import DataError
-from sisug.metrics._frozen import FrozenNetwork
-from sisug.metrics._guards import check_same_shape, clean_images
 from sisug.metrics._once import say_once
+from sisug.metrics.guards import check_same_shape, clean_images
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)

@@ -6,87 +6,13 @@ import dataclasses
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.provenance import command_line, git_commit, library_versions, machine
 from sisug.errors import DataError, RunError
-from sisug.metrics._atomic import replace_file
-
-_PACKAGES = (
-    "sisug",
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "torch-fidelity",
-    "faiss-cpu",
-    "faiss-gpu",
-    "kornia",
-    "numpy",
-    "scipy",
-)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on; packages that are not installed are left out."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with "-dirty" where tracked files were changed.
-
-    None where the package was installed elsewhere, also if some other repository holds that folder.
-    """
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    if git("ls-files", "--error-unmatch", here.name) is None:
-        return None
-    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
-
-
-def machine() -> dict[str, str | int | None]:
-    """CPU model, usable cores, GPU model (None without one), number of GPUs and system."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu_model(),
-        "cores": cores,
-        "gpu": torch.cuda.get_device_name(0) if gpus else None,
-        "gpus": gpus,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def command_line() -> str:
-    """The command of this process, without the folder that the program lies in."""
-    program, *arguments = sys.argv or [""]
-    name = Path(program)
-    if name.name == "__main__.py":  # python -m package
-        return shlex.join(["python", "-m", name.parent.name, *arguments])
-    return shlex.join([name.name or "python", *arguments])
 
 
 @dataclass(frozen=True)
@@ -185,7 +111,8 @@ class ProtocolRecord:
         """
         target = Path(path)
         try:
-            replace_file(target, lambda temporary: temporary.write_text(self.to_json(), encoding="utf-8"))
+            with atomic_write(target, shared=True) as file:
+                file.write(self.to_json().encode())
         except OSError as error:
             raise RunError(
                 f"the record {target} cannot be written",
@@ -207,13 +134,3 @@ class ProtocolRecord:
                 f"the record {path} cannot be read", str(error), "check the path; `sisug evaluate` writes records"
             ) from error
         return cls.from_json(text, source=str(path))
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

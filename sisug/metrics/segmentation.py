@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from sisug.errors import DataError
-from sisug.metrics._guards import check_label_count, check_prediction
+from sisug.metrics.guards import check_label_count, check_prediction
 
 
 class SegmentationResult(NamedTuple):

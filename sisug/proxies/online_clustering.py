@@ -15,12 +15,12 @@ from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from sisug.common.seeding import generator_for, seed_for
 from sisug.errors import CodebookError, ConfigError
 from sisug.generators import GeneratorBackbone
 from sisug.proxies.codebook import Codebook
 from sisug.proxies.kmeans import Backend, KMeansFit, fit_kmeans
 from sisug.proxies.look import look_free_projection, mixed_styles, mixing_covariance, part_covariance
-from sisug.training.seeding import generator_for, seed_for
 
 logger = logging.getLogger(__name__)
 

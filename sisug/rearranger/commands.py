@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sisug.metrics.record import git_commit
-from sisug.rearranger.trained import REMEDY, load_rearranger, read_checkpoint, write_rearranger
+from sisug.common.provenance import git_commit
+from sisug.generators.checkpoints import images_seen
+from sisug.rearranger.trained import REMEDY, load_rearranger, write_rearranger
 
 
 def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
@@ -24,20 +25,5 @@ def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
         ConfigError: ``out`` has another suffix.
     """
     trained = load_rearranger(checkpoint, generator)
-    write_rearranger(trained, out, images_seen=images_seen(checkpoint), commit=git_commit())
+    write_rearranger(trained, out, images_seen=images_seen(checkpoint, REMEDY), commit=git_commit())
     return f"{out} ({out.stat().st_size / 1e6:.1f} MB, fp16)"
-
-
-def images_seen(checkpoint: Path) -> int | None:
-    """Images that a run had trained on; None for a file that does not say.
-
-    Args:
-        checkpoint: of a run, or an exported file.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    if checkpoint.suffix != ".ckpt":
-        return None
-    seen = read_checkpoint(checkpoint, "the checkpoint", REMEDY)["state_dict"].get("images_seen")
-    return None if seen is None else int(seen)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from lightning.pytorch import LightningModule
 from PIL import Image
 
+from sisug.common.image_grid import GridRow, make_grid
 from sisug.proxies.palette import colour_proxy_masks
 from sisug.rearranger.module import RearrangerModule
 from sisug.rearranger.result import Rearrangement
 from sisug.training.grid_logging import FirstBatchGrid
-from sisug.training.image_grid import GridRow, make_grid
 
 LABELS = ("source", "target mask", "target", "result", "self")
 

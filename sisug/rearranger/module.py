@@ -10,12 +10,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from sisug.common.seeding import generator_for
 from sisug.errors import CodebookError, ConfigError, check_range
 from sisug.generators import Features, load_discriminator, load_generator
+from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import discriminator_adversarial_loss, generator_adversarial_loss, r1_penalty
 from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
 from sisug.proxies.codebook import Codebook, Normalisation
-from sisug.rearranger.checkpoint import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.rearranger.discriminator import MaskedDiscriminator
 from sisug.rearranger.losses import (
     look_of,
@@ -28,7 +29,6 @@ from sisug.rearranger.network import Rearranger
 from sisug.rearranger.result import Rearrangement
 from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.training.seeding import generator_for
 from sisug.types import Images, Latents, ProxyMasks, Styles
 
 

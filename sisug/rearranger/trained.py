@@ -5,7 +5,6 @@ The small file is safetensors in half precision with a JSON record beside it, as
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sisug.errors import CheckpointError, FingerprintMismatch, check_local
-from sisug.generators import Features, GeneratorBackbone, load_generator
-from sisug.generators.native import differences, listed, part_of
+from sisug.common.network_file import read_network_file, write_network_file
+from sisug.common.state_dicts import differences, listed, part_of
+from sisug.errors import CheckpointError
+from sisug.generators import Features, GeneratorBackbone
+from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.proxies.codebook import Codebook
 from sisug.rearranger.network import LayoutMask, Rearranger
-from sisug.training.network_file import read_network_file, write_network_file
 from sisug.types import ProxyMasks, Styles
 
 ASSETS = Path(__file__).parent / "assets"
@@ -154,39 +154,6 @@ def reference(trained: TrainedRearranger) -> dict[str, Any]:
     return {"source": trained.generator.source, "fingerprint": trained.generator.fingerprint}
 
 
-def find_generator(record: Mapping[str, Any], split: int | None, given: str | None, path: Path) -> GeneratorBackbone:
-    """The generator that a file of a later stage names.
-
-    Args:
-        record: of ``reference``.
-        split: resolution of the cut, pixels.
-        given: file or preset that the user gives in its place; None for none.
-        path: the file that names it.
-
-    Raises:
-        CheckpointError: it is not where it was.
-        FingerprintMismatch: its weights are others.
-    """
-    source = str(record.get("source")) if given is None else given
-    try:
-        generator = load_generator(source, split)
-    except CheckpointError as error:
-        if given is not None:
-            raise
-        raise CheckpointError(
-            f"{path} needs the generator {source!r} (fingerprint {str(record.get('fingerprint'))[:12]})",
-            str(error),
-            "where is it now? Give it with the option generator",
-        ) from error
-    if generator.fingerprint != record.get("fingerprint"):
-        raise FingerprintMismatch(
-            f"{path} was trained with the generator {record.get('source')!r} ({str(record.get('fingerprint'))[:12]})",
-            f"{generator.source!r} has other weights ({generator.fingerprint[:12]})",
-            "give that generator",
-        )
-    return generator
-
-
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:
     content = read_checkpoint(path, "the rearranger", REMEDY)
     arguments, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
@@ -198,43 +165,6 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Map
         tensors | averaged(state, "rearranger"),
         content["generator"],
     )
-
-
-def averaged(state: Mapping[str, Tensor], network: str, average: str = "average") -> dict[str, Tensor]:
-    """The averaged weights in a module's state, by the names of the network's own.
-
-    Args:
-        state: of a module.
-        network: its name in the module.
-        average: name of its average there.
-    """
-    weights = part_of(state, f"{average}.average:")
-    return {f"{network}.{name.replace('/', '.')}": value for name, value in weights.items()}
-
-
-def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """A training checkpoint, as data: nothing in it is run.
-
-    Args:
-        path: a ``.ckpt`` file.
-        what: it should hold, for messages.
-        remedy: for messages.
-
-    Raises:
-        CheckpointError: missing or damaged.
-        ConfigError: an address.
-    """
-    check_local(path, what)
-    if not path.is_file():
-        raise CheckpointError(f"{what} {path} cannot be used", "there is no such file", remedy)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{what} {path} cannot be used", f"it is damaged: {reason}", remedy) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{what} {path} cannot be used", "it is no training checkpoint", remedy)
-    return content
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:

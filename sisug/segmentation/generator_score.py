@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.data.avatars.dataset import Split
 from sisug.errors import check_range
@@ -19,7 +20,6 @@ from sisug.generators.loading import load_generator
 from sisug.metrics import FrechetDistance, ProtocolRecord
 from sisug.segmentation.judge import Judge, JudgeFeatures
 from sisug.segmentation.loading import load_judge
-from sisug.training.seeding import fixed_latents
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sisug.conditions.labels import LabelSet
-from sisug.generators.fingerprint import fingerprint
+from sisug.common.fingerprint import fingerprint
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.network import JudgeNetwork
 from sisug.types import Images, Masks
 

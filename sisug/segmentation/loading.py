@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.atomic_file import atomic_write
 from sisug.errors import CheckpointError, DataError, check_local
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.judge import Judge, JudgeFeatures
 from sisug.segmentation.network import JudgeNetwork
-from sisug.training.atomic_file import atomic_write
 
 ASSETS = Path(__file__).parent / "assets"
 

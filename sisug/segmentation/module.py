@@ -9,12 +9,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from sisug.conditions.labels import label_set
+from sisug.common.seeding import generator_for
+from sisug.labels.label_sets import label_set
 from sisug.metrics.segmentation import SegmentationScore
 from sisug.segmentation.degradation import degrade
 from sisug.segmentation.losses import SegmentationLoss
 from sisug.segmentation.network import JudgeNetwork
-from sisug.training.seeding import generator_for
 
 
 class JudgeModule(LightningModule):

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sisug.common.atomic_file import atomic_write
 from sisug.data.images.scan import list_images
 from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
 from sisug.synthesis.layouts import Layout, distinct
@@ -22,7 +23,6 @@ from sisug.synthesis.result import GeneratedImages, file_name
 from sisug.synthesis.seeds import parse_seeds
 from sisug.synthesis.sheet import MOST_ROWS, Row, contact_sheet, sheet_row
 from sisug.synthesis.synthesizer import BATCH, DEFAULT_SEEDS, Synthesizer, check_truncation, device_of
-from sisug.training.atomic_file import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents
 from sisug.generators import GeneratorBackbone
-from sisug.training.seeding import fixed_latents
 from sisug.types import Images, Styles
 
 CANDIDATES = 512

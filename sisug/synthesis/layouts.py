@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from sisug.common.fingerprint import sha256_of
 from sisug.conditions.condition import Condition
 from sisug.conditions.label_condition import LabelCondition
-from sisug.conditions.pictures import nearest
 from sisug.errors import DataError
-from sisug.generators.commands import sha256_of
+from sisug.labels.pictures import nearest
 from sisug.synthesis.pictures import sha256_of_tensor
 
 Drawing = str | Path | Tensor | np.ndarray

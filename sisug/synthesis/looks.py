@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError
 from sisug.generators import Features, GeneratorBackbone
 from sisug.rearranger.trained import TrainedRearranger
 from sisug.synthesis.inversion import invert
 from sisug.synthesis.layouts import LONGEST
 from sisug.synthesis.pictures import read_picture_of
-from sisug.training.seeding import fixed_latents
 from sisug.types import ProxyMasks, Styles
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sisug.common.atomic_file import atomic_write
 from sisug.errors import ConfigError, RunError, check_local
-from sisug.training.atomic_file import atomic_write
 
 RECORD = "generate.json"
 SHEET = "sheet.png"

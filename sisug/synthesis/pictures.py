@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sisug.data.images.examine import examine
+from sisug.common.fingerprint import sha256_of
 from sisug.errors import DataError
-from sisug.generators.commands import sha256_of
+from sisug.labels.image_files import examine
 from sisug.types import Images
 
 WHITE = (255, 255, 255)

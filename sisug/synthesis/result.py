@@ -11,8 +11,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from sisug.synthesis.sheet import MOST_ROWS, contact_sheet, sheet_row, to_bytes
-from sisug.training.atomic_file import atomic_write
+from sisug.common.atomic_file import atomic_write
+from sisug.common.image_bytes import to_bytes
+from sisug.synthesis.sheet import MOST_ROWS, contact_sheet, sheet_row
 
 log = logging.getLogger(__name__)
 

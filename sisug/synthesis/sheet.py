@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sisug.training.image_grid import make_grid
+from sisug.common.image_bytes import to_bytes
+from sisug.common.image_grid import make_grid
 
 LEAST, MOST = 192, 256
 """Images below the first are enlarged by a whole factor up to it; those above the second are reduced by one."""
@@ -74,11 +75,6 @@ def contact_sheet(rows: Sequence[Row], looks: Sequence[str]) -> Image.Image:
         middle = left + column * step + step // 2
         draw.text((middle, _HEADER // 2 + 1), _short(label), fill=(0, 0, 0), font=font, anchor="mm")
     return sheet
-
-
-def to_bytes(images: Float[Tensor, "*batch 3 height width"]) -> UInt8[Tensor, "*batch 3 height width"]:
-    """Images in [-1, 1] as 8-bit colours."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def _short(label: str) -> str:

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from sisug import __version__
+from sisug.common.fingerprint import sha256_of
+from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError, check_range
 from sisug.generators import Features
-from sisug.generators.commands import sha256_of
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
 from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
 from sisug.synthesis.looks import Looks, Source, look_up, styles_of, styles_of_seed
 from sisug.synthesis.result import GeneratedImages
-from sisug.synthesis.sheet import to_bytes
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)

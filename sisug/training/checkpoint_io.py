@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from sisug.common.atomic_file import atomic_write
 from sisug.errors import check_local
-from sisug.training.atomic_file import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
+from sisug.common.image_grid import write_grid
 from sisug.errors import ConfigError
-from sisug.training.image_grid import write_grid
 from sisug.training.run_folder import run_folder
 from sisug.training.throughput import images_seen_of
 

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
-from sisug.training.atomic_file import atomic_write
+from sisug.common.atomic_file import atomic_write
 from sisug.training.run_folder import run_folder
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sisug.baselines.lineargan import LinearExtractor
-from sisug.conditions.labels import LabelSet
 from sisug.generators.backbone import Features, GeneratorBackbone, Pyramid
+from sisug.labels.label_sets import LabelSet
 
 THREE = LabelSet("three", ("left", "right", "bottom"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
 

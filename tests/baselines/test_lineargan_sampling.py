@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from baselines.known import THREE, KnownGenerator, true_extractor
 
 from sisug.baselines.lineargan import LinearExtractor, sample
+from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError, DataError
 from sisug.generators import load_generator
-from sisug.training.seeding import fixed_latents
 
 GENERATOR = KnownGenerator()
 EXTRACTOR = true_extractor(GENERATOR)

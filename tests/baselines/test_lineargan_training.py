@@ -10,9 +10,9 @@ from baselines.known import THREE, KnownGenerator, true_extractor
 
 from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.training import train_extractor, train_extractor_full
-from sisug.conditions.labels import AVATARS
 from sisug.errors import ConfigError, DataError
 from sisug.generators import load_generator
+from sisug.labels.label_sets import AVATARS
 from sisug.metrics import SegmentationScore
 from sisug.segmentation.loading import load_judge
 

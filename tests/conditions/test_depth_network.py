@@ -16,9 +16,9 @@ from PIL import Image
 from sisug.conditions import depth_network, hub_models
 from sisug.conditions.depth import Depth
 from sisug.conditions.depth_network import DepthNetwork
-from sisug.conditions.labels import AVATARS
 from sisug.conditions.registry import condition, condition_from_dict
 from sisug.errors import CheckpointError, ConfigError
+from sisug.labels.label_sets import AVATARS
 
 pytest.importorskip("transformers", reason="an optional package: pip install 'sisug[hub]'")
 

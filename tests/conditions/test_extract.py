@@ -14,7 +14,6 @@ from scipy import ndimage
 from sisug.conditions.condition import Condition
 from sisug.conditions.depth import LAYERS, Depth
 from sisug.conditions.edges import Edges
-from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.conditions.lines import contours
 from sisug.conditions.registry import CONDITIONS, condition
 from sisug.conditions.scribble import Scribble
@@ -22,6 +21,7 @@ from sisug.conditions.seg import Seg
 from sisug.conditions.sketch import Sketch
 from sisug.data.avatars.drawing import draw_avatar
 from sisug.errors import ConfigError, DataError
+from sisug.labels.label_sets import AVATARS, LabelSet
 
 FACE = LabelSet("face", ("skin", "left", "right"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), ((1, 2),))
 

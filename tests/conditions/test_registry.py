@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sisug.conditions.labels import AVATARS
 from sisug.conditions.registry import CONDITIONS, condition, condition_from_dict
 from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.labels.label_sets import AVATARS
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("seg", {"tolerance": 3}),

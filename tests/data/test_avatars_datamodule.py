@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 
-from sisug.conditions.labels import AVATARS
 from sisug.data.avatars.datamodule import AvatarsDataModule
 from sisug.data.avatars.dataset import AvatarsDataset
 from sisug.data.avatars.plotting import plot
 from sisug.data.commands import plot as plot_command
 from sisug.errors import ConfigError
+from sisug.labels.label_sets import AVATARS
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from dicebear import Avatar, Style
 from scipy.ndimage import binary_erosion
 from torch.utils.data import DataLoader
 
-from sisug.conditions.labels import AVATARS
 from sisug.data.avatars import drawing
 from sisug.data.avatars.dataset import SEEDS_PER_SPLIT, AvatarsDataset, Split, seed_range
 from sisug.data.avatars.drawing import BACKGROUNDS, draw_avatar, paint_classes, style_version
 from sisug.errors import ConfigError, DataError
+from sisug.labels.label_sets import AVATARS
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from sisug.data.images import cache, scan
 from sisug.data.images.cache import IMAGES, RECORD, PreparedImages
-from sisug.data.images.examine import examine
 from sisug.errors import DataError, RunError
+from sisug.labels.image_files import examine
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sisug.common.seeding import fixed_latents
 from sisug.data.latents import LatentDataModule
 from sisug.errors import ConfigError
-from sisug.training.seeding import fixed_latents
 
 
 def test_fixed_latents_do_not_depend_on_the_batch():

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.labels import AVATARS
 from sisug.evaluation.few_shot.measuring import Measurement
 from sisug.evaluation.few_shot.targets import Targets
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import AVATARS
 
 
 class PaletteJudge:

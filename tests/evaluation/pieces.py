@@ -10,11 +10,11 @@ import torch
 from data.masks.trees import image, mask, save
 from mapper.mappers import random_mapper, random_rearranger
 
-from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.evaluation.commands import identity_of
 from sisug.evaluation.protocol import Protocol
 from sisug.evaluation.report import Report
 from sisug.evaluation.workspace import Workspace
+from sisug.labels.label_sets import AVATARS, LabelSet
 from sisug.mapper.trained import write_mapper
 from sisug.rearranger.trained import write_rearranger
 from sisug.segmentation.judge import Judge

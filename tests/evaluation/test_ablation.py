@@ -18,7 +18,7 @@ from sisug.evaluation.ablation_training import Training
 from sisug.evaluation.commands import identity_of, make_protocol
 from sisug.metrics import Interval
 from sisug.rearranger import RearrangerModule
-from sisug.segmentation.rearrangement_quality import RearrangementQuality
+from sisug.rearranger.quality import RearrangementQuality
 
 BASE: dict[str, Any] = {
     "split": 8, "clusters": 4, "normalisation": "instance", "width": 8, "key_channels": 8, "bands": 2, "refinement": 1,

@@ -11,15 +11,15 @@ from evaluation.pieces import measure, part, write_pieces
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from sisug.conditions.labels import AVATARS
+from sisug.common.seeding import fixed_latents
 from sisug.data.avatars import AvatarsDataset
 from sisug.errors import ConfigError, DataError
 from sisug.evaluation.commands import identity_of
 from sisug.evaluation.diversity import Diversity
 from sisug.evaluation.samples import Samples
+from sisug.labels.label_sets import AVATARS
 from sisug.mapper.trained import load_mapper
 from sisug.segmentation.loading import load_judge
-from sisug.training.seeding import fixed_latents
 
 MASKS, LOOKS = 4, 3
 KEYS = ("looks", "plain", "masks", "self")

@@ -13,12 +13,12 @@ import torch
 from evaluation.few_shot_toys import PALETTE_JUDGE
 from mapper.mappers import random_mapper, random_rearranger
 
-from sisug.conditions.labels import AVATARS
 from sisug.errors import CheckpointError, ConfigError, SisugError
 from sisug.evaluation.commands import identity_of, make_protocol
 from sisug.evaluation.few_shot import FewShot, parts, settings, training
 from sisug.evaluation.report import Report
 from sisug.evaluation.workspace import Workspace
+from sisug.labels.label_sets import AVATARS
 from sisug.mapper import MapperModule
 from sisug.mapper.trained import TrainedMapper, load_mapper, write_mapper
 from sisug.rearranger.trained import write_rearranger

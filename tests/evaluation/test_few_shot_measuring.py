@@ -11,12 +11,12 @@ import torch
 from evaluation.few_shot_toys import PaletteJudge, painted, random_targets
 from sklearn.metrics import jaccard_score
 
-from sisug.conditions.labels import AVATARS
 from sisug.errors import DataError
 from sisug.evaluation.few_shot import measuring
 from sisug.evaluation.few_shot.measuring import Measurement, measure
 from sisug.evaluation.few_shot.sheets import write_sheet
 from sisug.evaluation.few_shot.targets import Targets
+from sisug.labels.label_sets import AVATARS
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 from evaluation.few_shot_toys import measurement
 from scipy import stats
 
-from sisug.conditions.labels import AVATARS
 from sisug.evaluation.few_shot.tables import bars, class_table, main_table, published_ratio, summary
+from sisug.labels.label_sets import AVATARS
 
 GOOD = {
     (1, 0, "LinearGAN"): measurement(0.30, seconds=60),

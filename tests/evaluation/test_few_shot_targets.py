@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sisug.conditions.labels import AVATARS, label_set
 from sisug.data.avatars import AvatarsDataset
 from sisug.errors import ConfigError, DataError
 from sisug.evaluation.few_shot.targets import find_targets
+from sisug.labels.label_sets import AVATARS, label_set
 
 
 @pytest.fixture

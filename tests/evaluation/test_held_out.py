@@ -11,10 +11,10 @@ from data.masks.trees import celebamask, image, mask, save
 from evaluation.pieces import write_data
 from PIL import Image
 
-from sisug.conditions.labels import AVATARS, label_set
 from sisug.data.avatars import AvatarsDataset
 from sisug.errors import ConfigError, DataError, SisugError
 from sisug.evaluation.held_out import FolderHeldOut, HeldOut, open_held_out
+from sisug.labels.label_sets import AVATARS, label_set
 
 
 def read(data: HeldOut, first: int, last: int, size: int = 3) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -14,7 +14,7 @@ from evaluation.pieces import measure, part, write_data, write_judge, write_piec
 from mapper.mappers import THREE, random_rearranger
 from torch import Tensor, nn
 
-from sisug.conditions.labels import AVATARS
+from sisug.common.seeding import fixed_latents
 from sisug.data.avatars import AvatarsDataset
 from sisug.errors import CheckpointError, ConfigError, DataError, SisugError
 from sisug.evaluation.commands import identity_of, make_protocol
@@ -24,13 +24,13 @@ from sisug.evaluation.samples import Samples
 from sisug.evaluation.workspace import Workspace
 from sisug.generators import Generator
 from sisug.generators.native import write_native
+from sisug.labels.label_sets import AVATARS
 from sisug.mapper.trained import load_mapper
 from sisug.metrics import FrechetDistance, InceptionFeatures, KernelDistance, ManifoldScores, NamedExtractor
 from sisug.metrics.interval import mean_interval
 from sisug.rearranger.trained import write_rearranger
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
-from sisug.training.seeding import fixed_latents
 
 COUNT = 12
 SEEDS = (3, 5)

@@ -13,17 +13,17 @@ from mapper.mappers import THREE
 from sklearn.metrics import accuracy_score, jaccard_score
 from torch import Tensor, nn
 
-from sisug.conditions.labels import AVATARS, label_set
+from sisug.common.seeding import fixed_latents
 from sisug.data.avatars import AvatarsDataset
 from sisug.errors import CheckpointError, ConfigError, DataError
 from sisug.evaluation.commands import identity_of
 from sisug.evaluation.samples import Samples
 from sisug.evaluation.supervised import PUBLISHED, Supervised
+from sisug.labels.label_sets import AVATARS, label_set
 from sisug.mapper.trained import load_mapper
 from sisug.metrics import FrechetDistance, PerImageSegmentationScore
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
-from sisug.training.seeding import fixed_latents
 
 COUNT = 10
 

@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from sisug.common.fingerprint import fingerprint
 from sisug.generators import load_discriminator, load_generator
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.loading import load_network
 from sisug.generators.module import GeneratorModule
 

@@ -139,7 +139,7 @@ def programs(canary: Path) -> dict[str, bytes]:
     out["torch.jit.load"] = whole(call(name("torch.jit", "load"), text(str(canary))))
     out["numpy.load"] = whole(call(name("numpy", "load"), text(str(canary))))
     out["types.CodeType"] = whole(name("types", "CodeType"))
-    out["sisug itself"] = whole(call(name("sisug.training.atomic_file", "atomic_write"), text(str(canary))))
+    out["sisug itself"] = whole(call(name("sisug.common.atomic_file", "atomic_write"), text(str(canary))))
     out["instance opcode"] = whole(b"(" + shell + b"ios\nsystem\n", 0)
     out["object opcode"] = whole(b"(" + name("os", "system") + shell + b"o", 1)
     out["new object"] = whole(name("subprocess", "Popen") + listed + b"\x85\x81")

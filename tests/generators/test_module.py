@@ -16,12 +16,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rearranger.small import quiet_trainer
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents
 from sisug.errors import CheckpointError, ConfigError, RunError
 from sisug.generators import Discriminator, Generator
 from sisug.generators import module as generators_module
 from sisug.generators.module import GeneratorModule
 from sisug.generators.native import write_native
-from sisug.training.seeding import fixed_latents
 
 PLAYERS = ("generator", "discriminator")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sisug.common.fingerprint import fingerprint
 from sisug.errors import CheckpointError, RunError
 from sisug.generators import Discriminator, Generator, load_discriminator, load_generator
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.native import write_native
 
 

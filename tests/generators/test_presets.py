@@ -15,11 +15,11 @@ import yaml
 from generators.file_server import FileServer, serve
 
 import sisug.generators.preset as presets
-from sisug.conditions.labels import LABEL_SETS
 from sisug.errors import CheckpointError
 from sisug.generators import Generator
 from sisug.generators.native import write_native
 from sisug.generators.preset import Preset, place_of, preset, preset_file, preset_names
+from sisug.labels.label_sets import LABEL_SETS
 
 NAMES = ["afhq-cat", "avatars", "celebahq", "ffhq", "lsun-bedroom", "lsun-church"]
 PHOTOS = [name for name in NAMES if name != "avatars"]

@@ -13,8 +13,8 @@ from rearranger.small import quiet_trainer
 from scipy import linalg
 from torch import Tensor, nn
 
+from sisug.common.fingerprint import fingerprint
 from sisug.errors import ConfigError, DataError
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.module import GeneratorModule
 from sisug.generators.quality import GeneratorQuality
 from sisug.metrics import ProtocolRecord

@@ -13,9 +13,9 @@ from generators.published_formula import image, styles
 from safetensors.torch import load_file
 
 from sisug import generators
+from sisug.common.fingerprint import fingerprint
 from sisug.generators import Generator, load_generator
 from sisug.generators.backbone import StyleGAN2Backbone
-from sisug.generators.fingerprint import fingerprint
 from sisug.generators.stylegan2 import Architecture
 
 ASSET = Path(generators.__file__).parent / "assets" / "avatars-64.safetensors"

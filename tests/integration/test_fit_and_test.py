@@ -74,7 +74,7 @@ def test_the_judge_scores_a_run(sisug: Command, tiny: Layers, tmp_path: Path) ->
         load_judge("avatars")
     except SisugError as missing:
         pytest.skip(str(missing))
-    judge = "--trainer.callbacks+=sisug.segmentation.rearrangement_quality.RearrangementQuality"
+    judge = "--trainer.callbacks+=sisug.rearranger.quality.RearrangementQuality"
     assert sisug("fit", *tiny, judge, "--trainer.max_epochs", 1) == 0
     run = tmp_path / "runs/tiny/version_0"
     assert columns(run).keys() >= named("val", SCORES | JUDGED)

@@ -21,8 +21,8 @@ from integration.runs import Layers, Process, differences, half_written, load
 from PIL import Image
 from safetensors.torch import load_file
 
+from sisug.common.image_grid import make_grid
 from sisug.generators.module import GeneratorModule
-from sisug.training.image_grid import make_grid
 
 Command = Callable[..., int]
 Start = Callable[..., Process]

@@ -13,7 +13,7 @@ from integration.runs import half_written
 from mapper.mappers import random_rearranger
 from PIL import Image
 
-from sisug.conditions.labels import AVATARS
+from sisug.labels.label_sets import AVATARS
 from sisug.rearranger.trained import write_rearranger
 
 Command = Callable[..., int]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sisug.conditions.labels import LabelSet
 from sisug.conditions.registry import condition
 from sisug.generators import load_generator
+from sisug.labels.label_sets import LabelSet
 from sisug.mapper import Mapper, MapperModule, TrainedMapper
 from sisug.proxies.codebook import Codebook
 from sisug.rearranger import Rearranger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from mapper.mappers import THREE
 
-from sisug.conditions.labels import AVATARS
+from sisug.labels.label_sets import AVATARS
 from sisug.mapper.free_form import a_class_of, delete, forget, free_form, moved, paste
 
 

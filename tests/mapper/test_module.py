@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from mapper.mappers import module_of
 from rearranger.small import quiet_trainer
 
-from sisug.conditions.labels import AVATARS
 from sisug.data.latents import LatentDataModule
 from sisug.errors import CheckpointError, ConfigError, FingerprintMismatch
 from sisug.generators import Generator
 from sisug.generators.native import write_native
+from sisug.labels.label_sets import AVATARS
 from sisug.mapper import MapperModule, SynthesisGrid, load_mapper, write_mapper
 from sisug.rearranger.trained import load_rearranger
 
@@ -150,7 +150,7 @@ def test_another_generator_is_refused(rearranger_file: Path, tmp_path: Path) -> 
 
 
 def test_a_moved_generator_is_asked_for(tiny_generator_file: Path, rearranger_file: Path, tmp_path: Path) -> None:
-    from sisug.training.network_file import read_network_file, write_network_file
+    from sisug.common.network_file import read_network_file, write_network_file
 
     tensors, record = read_network_file(rearranger_file, "sisug-rearranger-1", (), "it", "")
     record["generator"] |= {"source": str(tmp_path / "gone.safetensors")}

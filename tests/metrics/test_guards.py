@@ -7,9 +7,10 @@ import logging
 import pytest
 import torch
 
+from sisug.common.image_bytes import to_bytes
 from sisug.errors import DataError
 from sisug.metrics import _once
-from sisug.metrics._guards import clean_images, to_bytes
+from sisug.metrics.guards import clean_images
 
 
 def test_bytes_are_those_of_a_saved_image() -> None:

@@ -14,7 +14,7 @@ from torchvision import models
 
 from sisug.errors import DataError
 from sisug.metrics import PerceptualDistance, ReconstructionPSNR, _once, lpips_if_available
-from sisug.metrics._guards import clean_images
+from sisug.metrics.guards import clean_images
 
 
 def images(seed: int, batch: int = 5) -> Tensor:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sisug.generators import Features
+from sisug.nn import position_code
 from sisug.rearranger import Rearranger
-from sisug.rearranger.network import GAIN_RATE, MaskEncoder, position_code
+from sisug.rearranger.network import GAIN_RATE, MaskEncoder
 
 SIZE, CHANNELS, CLUSTERS = 8, 6, 5
 CELLS = SIZE * SIZE

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sisug.common.seeding import fixed_latents
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.generators import load_generator
 from sisug.metrics import FrechetDistance
 from sisug.segmentation.generator_score import score
 from sisug.segmentation.loading import judge_features, load_judge
-from sisug.training.seeding import fixed_latents
 
 SAMPLES = 24
 

@@ -15,9 +15,9 @@ from sklearn.metrics import jaccard_score
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.transforms.functional import gaussian_blur
 
-from sisug.conditions.labels import AVATARS
 from sisug.data.avatars.dataset import AvatarsDataset
 from sisug.errors import CheckpointError
+from sisug.labels.label_sets import AVATARS
 from sisug.segmentation.commands import measure
 from sisug.segmentation.judge import Judge, JudgeFeatures
 from sisug.segmentation.loading import JUDGES, load_judge, save_judge

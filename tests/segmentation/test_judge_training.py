@@ -9,9 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.data.avatars.datamodule import AvatarsDataModule
 from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.labels.label_sets import AVATARS, LabelSet
 from sisug.segmentation.commands import export
 from sisug.segmentation.degradation import degrade
 from sisug.segmentation.loading import load_judge

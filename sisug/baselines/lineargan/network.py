@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sisug.baselines.lineargan.layers import layer_features
-from sisug.conditions.labels import LabelSet
 from sisug.errors import DataError
 from sisug.generators import GeneratorBackbone
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Masks, Styles
 
 

@@ -15,9 +15,9 @@ from sisug.baselines.lineargan.arithmetic import repeatable_gradients
 from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.losses import search_loss
 from sisug.baselines.lineargan.network import LinearExtractor
+from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError, DataError, check_range
 from sisug.generators import GeneratorBackbone
-from sisug.training.seeding import fixed_latents
 from sisug.types import Images, Latents, Styles
 
 

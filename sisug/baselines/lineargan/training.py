@@ -21,10 +21,10 @@ from sisug.baselines.lineargan.arithmetic import repeatable_gradients
 from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.losses import class_loss
 from sisug.baselines.lineargan.network import LinearExtractor, resized
-from sisug.conditions.labels import LabelSet
+from sisug.common.seeding import fixed_latents, generator_for
 from sisug.errors import DataError, check_range
 from sisug.generators import GeneratorBackbone
-from sisug.training.seeding import fixed_latents, generator_for
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Images, Masks, Styles
 
 log = logging.getLogger(__name__)

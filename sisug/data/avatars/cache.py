@@ -18,11 +18,11 @@ import numpy as np
 from filelock import FileLock
 from torch.utils.data import Dataset
 
-from sisug.conditions.labels import AVATARS, LabelSet
+from sisug.common.cache_folder import cache_folder
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split, to_sample
 from sisug.data.avatars.drawing import style_version
 from sisug.errors import RunError
-from sisug.training.cache_folder import cache_folder
+from sisug.labels.label_sets import AVATARS, LabelSet
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from sisug.conditions.labels import AVATARS, LabelSet
+from sisug.common.seeding import generator_for
 from sisug.data.avatars.cache import MaterialisedAvatars
 from sisug.data.avatars.dataset import AvatarSample, AvatarsDataset, Split
 from sisug.data.avatars.drawing import style_version
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError
-from sisug.training.seeding import generator_for
+from sisug.labels.label_sets import AVATARS, LabelSet
 from sisug.training.throughput import images_seen_of
 
 

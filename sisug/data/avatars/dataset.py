@@ -10,9 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sisug.conditions.labels import AVATARS, LabelSet
 from sisug.data.avatars.drawing import check_size, draw_avatar
 from sisug.errors import ConfigError
+from sisug.labels.label_sets import AVATARS, LabelSet
 
 Split = Literal["train", "val", "test"]
 """Which of the three disjoint seed ranges."""

@@ -15,8 +15,8 @@ import resvg_py
 from dicebear import Avatar, Style
 from PIL import Image
 
-from sisug.conditions.labels import AVATARS
 from sisug.errors import ConfigError, DataError
+from sisug.labels.label_sets import AVATARS
 
 DRAWING_VERSION = 1
 """Raise it with every change of this file that changes a pixel: caches and judges made before are then out of date."""

@@ -9,8 +9,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils.data import Dataset
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError
+from sisug.labels.label_sets import LabelSet
 
 MIN_TILE = 128
 """Smaller images are enlarged to about this many pixels, without smoothing, so that single pixels can be seen."""
@@ -40,7 +41,7 @@ def plot(dataset: Dataset[Any], rows: int = 4, columns: int = 6) -> Image.Image:
     samples = [dataset[index] for index in range(count)]
     images = torch.stack([sample["image"] for sample in samples])
     colours = labels.colorize(torch.stack([sample["mask"] for sample in samples]))
-    drawn = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    drawn = to_bytes(images)
     pairs = torch.cat([drawn, colours], dim=3)  # beside one another
     height, width = pairs.shape[2:]
     grid = (

@@ -4,9 +4,9 @@
 """
 
 from sisug.data.images.cache import ImageBatch, PreparedImages
-from sisug.data.images.examine import Colour
 from sisug.data.images.scan import WHITE, FolderReport, list_images, scan_folder
 from sisug.data.order import EndlessOrder
+from sisug.labels.image_files import Colour
 
 __all__ = [
     "WHITE",

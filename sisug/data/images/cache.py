@@ -21,10 +21,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sisug.data.images.examine import VERSION, Colour, Examined
+from sisug.common.cache_folder import cache_folder
 from sisug.data.images.scan import WHITE, FolderReport, ImageFile, check_form, digest, examine_all, list_images
 from sisug.errors import RunError
-from sisug.training.cache_folder import cache_folder
+from sisug.labels.image_files import VERSION, Colour, Examined
 
 logger = logging.getLogger(__name__)
 

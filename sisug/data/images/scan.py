@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from sisug.data.images.examine import Colour, Examined, examine
 from sisug.errors import ConfigError, DataError, check_local
+from sisug.labels.image_files import Colour, Examined, examine
 
 logger = logging.getLogger(__name__)
 

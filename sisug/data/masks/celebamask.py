@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sisug.conditions.label_maps import LabelMap, match_labels
-from sisug.conditions.labels import LabelSet, label_set
 from sisug.data.images.scan import list_images
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import DataError
+from sisug.labels.label_maps import LabelMap, match_labels
+from sisug.labels.label_sets import LabelSet, label_set
 
 IMAGES, PARTS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 

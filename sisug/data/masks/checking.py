@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from sisug.conditions.labels import LabelSet
-from sisug.conditions.pictures import centre
-from sisug.data.images.examine import examine
 from sisug.data.images.scan import PROGRESS_EVERY, WHITE, check_form
 from sisug.data.masks.pairs import Pairs, Problems
 from sisug.data.masks.reading import check_same_shape, check_square, header_size
 from sisug.errors import DataError
+from sisug.labels.image_files import examine
+from sisug.labels.label_sets import LabelSet
+from sisug.labels.pictures import centre
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sisug.common.atomic_file import atomic_write
 from sisug.data.masks.pairs import Crop
 from sisug.errors import ConfigError, DataError
-from sisug.training.atomic_file import atomic_write
 
 RECORD = "conversion.json"
 

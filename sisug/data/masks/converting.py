@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from sisug.data.images.examine import Colour, examine
+from sisug.common.atomic_file import atomic_write
 from sisug.data.images.scan import PROGRESS_EVERY, WHITE, ImageFile, check_form, list_images
 from sisug.data.masks.celebamask import CelebAMaskPairs
 from sisug.data.masks.conversion_record import LOCK, Settings, begin, check_target, finish, source_key
@@ -27,7 +27,7 @@ from sisug.data.masks.layouts import Layout, open_pairs
 from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
 from sisug.data.masks.reading import header_size, read_pair
 from sisug.errors import ConfigError, DataError, RunError
-from sisug.training.atomic_file import atomic_write
+from sisug.labels.image_files import Colour, examine
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.seeding import generator_for
 from sisug.data.masks.dataset import SPLITS, ImageMaskFolder, ImageMaskSample
 from sisug.data.masks.pairs import Crop
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
-from sisug.training.seeding import generator_for
+from sisug.labels.label_sets import LabelSet
 from sisug.training.throughput import images_seen_of
 
 Split = Literal["train", "val", "test"]

@@ -13,14 +13,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sisug.conditions.labels import LabelSet
-from sisug.data.images.examine import Colour
 from sisug.data.images.scan import WHITE, check_form
 from sisug.data.masks.conversion_record import check_finished
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.pairs import Crop, Pairs, check_pairing, digest
 from sisug.data.masks.reading import check_shapes, read_pair
 from sisug.errors import ConfigError, DataError
+from sisug.labels.image_files import Colour
+from sisug.labels.label_sets import LabelSet
 
 SPLITS = "splits"
 """Folder of the lists of names: `splits/test.txt` and the like, one name a line."""

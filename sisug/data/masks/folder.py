@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.labels import LabelSet
-from sisug.conditions.mask_files import read_mask
 from sisug.data.images.scan import ImageFile, list_images
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import ConfigError, DataError, check_local
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import LabelSet
+from sisug.labels.mask_files import read_mask
 
 LABELS = "labels.json"
 """Label set of a folder that `sisug data convert` wrote."""
@@ -21,7 +21,7 @@ LABELS = "labels.json"
 class FolderPairs:
     """Images and masks in two folders: `images/cats/7.jpg` belongs to `masks/cats/7.png`.
 
-    Masks are index, palette or colour pictures, as `sisug.conditions.mask_files.read_mask` tells them apart.
+    Masks are index, palette or colour pictures, as `sisug.labels.mask_files.read_mask` tells them apart.
 
     Args:
         folder: has the two folders.

@@ -9,9 +9,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from sisug.conditions.labels import LabelSet
 from sisug.data.images.scan import Group
 from sisug.errors import DataError
+from sisug.labels.label_sets import LabelSet
 
 Crop = Literal["none", "centre"]
 """What is done to images and masks that are not square: they are refused, or the largest centred square is taken."""

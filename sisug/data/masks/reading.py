@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from sisug.conditions.pictures import centre, nearest
-from sisug.data.images.examine import Colour, examine
 from sisug.data.images.scan import WHITE
 from sisug.data.masks.pairs import Pairs
 from sisug.errors import DataError
+from sisug.labels.image_files import Colour, examine
+from sisug.labels.pictures import centre, nearest
 
 SQUARE = (
     "crop or extend the picture to a square, and its partner in the same way; or let `sisug data convert --crop "

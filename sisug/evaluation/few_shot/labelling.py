@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from sisug.common.atomic_file import atomic_write
 from sisug.errors import DataError
 from sisug.evaluation.few_shot.material import Material
 from sisug.evaluation.few_shot.settings import CANDIDATES
@@ -20,7 +21,6 @@ from sisug.mapper.teaching import SHOWN_AT
 from sisug.segmentation.annotation.folder import RECORD, mask_path, read_annotations, write_annotations
 from sisug.segmentation.annotation.picking import pick_samples
 from sisug.segmentation.annotation.samples import LabelledSamples, sample_names
-from sisug.training.atomic_file import atomic_write
 from sisug.types import Latents
 
 log = logging.getLogger(__name__)

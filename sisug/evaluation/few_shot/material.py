@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from sisug.common.fingerprint import fingerprint
 from sisug.conditions.label_condition import LabelCondition
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.labels import LabelSet
 from sisug.errors import ConfigError
 from sisug.evaluation.few_shot.settings import FewShotSettings
 from sisug.evaluation.few_shot.targets import Targets, find_targets
-from sisug.generators.fingerprint import fingerprint
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import LabelSet
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger, tensors_of
 from sisug.segmentation.annotation.samples import LabelledSamples

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.image_bytes import to_bytes
+from sisug.common.provenance import machine
 from sisug.errors import DataError
 from sisug.evaluation.few_shot.methods import Method
 from sisug.evaluation.few_shot.targets import Targets
-from sisug.metrics import PerImageSegmentationScore, SegmentationScore, machine
+from sisug.metrics import PerImageSegmentationScore, SegmentationScore
 from sisug.segmentation.judges.protocol import JudgeProtocol
-from sisug.synthesis.sheet import to_bytes
-from sisug.training.atomic_file import atomic_write
 from sisug.types import Images, Masks
 
 SHOWN_TARGETS, SHOWN_SEEDS = 8, 3

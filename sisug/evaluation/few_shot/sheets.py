@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.image_grid import write_grid
 from sisug.evaluation.few_shot.targets import Targets
+from sisug.labels.label_sets import LabelSet
 from sisug.synthesis.sheet import contact_sheet, sheet_row
-from sisug.training.image_grid import write_grid
 
 
 def write_sheet(path: Path, targets: Targets, labels: LabelSet, sisug: Path, lineargan: Path) -> None:

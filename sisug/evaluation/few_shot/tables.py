@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sisug.conditions.labels import LabelSet
 from sisug.evaluation.few_shot.measuring import Measurement
 from sisug.evaluation.few_shot.parts import METHODS, MethodName
 from sisug.evaluation.report import Cell, Table
+from sisug.labels.label_sets import LabelSet
 from sisug.metrics import Interval, mean_interval
 
 Results = Mapping[tuple[int, int, MethodName], Measurement]

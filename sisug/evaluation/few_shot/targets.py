@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sisug.conditions.labels import LabelSet
 from sisug.errors import ConfigError, DataError
 from sisug.evaluation.held_out import DRAWN, open_held_out
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Masks
 
 BATCH = 16

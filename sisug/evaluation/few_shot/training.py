@@ -17,8 +17,8 @@ from sisug.data.latents import LatentDataModule
 from sisug.errors import RunError
 from sisug.evaluation.few_shot.settings import MapperTraining
 from sisug.evaluation.training import trainer_in, without_remarks
+from sisug.generators.checkpoints import read_checkpoint
 from sisug.mapper.module import MapperModule
-from sisug.rearranger.trained import read_checkpoint
 from sisug.training.run_folder import check_run_folder
 from sisug.training.throughput import images_seen_of
 

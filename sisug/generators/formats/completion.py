@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.cache_folder import cache_folder
 from sisug.errors import CheckpointError, SisugError
 from sisug.generators.layers import fir_kernel, leaky_relu
-from sisug.training.atomic_file import atomic_write
-from sisug.training.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 

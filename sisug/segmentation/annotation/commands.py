@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sisug.conditions.labels import LABEL_SETS
-from sisug.conditions.pictures import read_picture
 from sisug.errors import ConfigError, DataError, check_range
 from sisug.generators import load_generator
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import LABEL_SETS
+from sisug.labels.pictures import read_picture
 from sisug.segmentation.annotation.folder import (
     AnnotationRecord,
     check_new_folder,
@@ -26,7 +27,6 @@ from sisug.segmentation.annotation.folder import (
     read_record,
     write_annotations,
 )
-from sisug.segmentation.annotation.label_files import read_label_set
 from sisug.segmentation.annotation.picking import first_samples, fit_codebook, pick_samples
 
 logger = logging.getLogger(__name__)

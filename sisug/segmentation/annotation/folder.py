@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sisug.conditions.labels import LabelSet
+from sisug.common.atomic_file import atomic_write
+from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError, DataError, FingerprintMismatch, check_local, check_range
 from sisug.generators import GeneratorBackbone
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.annotation.painted import read_painted
 from sisug.segmentation.annotation.palette_files import gimp_palette, swatches
 from sisug.segmentation.annotation.samples import LabelledSamples, sample_names
-from sisug.training.atomic_file import atomic_write
 from sisug.types import Latents
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,8 @@ def write_annotations(
     size = factor * generator.resolution
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     for name, latent in zip(names, z, strict=True):
-        image = generator(latent[None].to(device), truncation)[0].clamp(-1, 1)
-        pixels = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        image = generator(latent[None].to(device), truncation)[0]
+        pixels = to_bytes(image).permute(1, 2, 0).cpu().numpy()
         picture = Image.fromarray(pixels)
         if factor > 1:
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sisug.conditions.labels import LabelSet
-from sisug.conditions.mask_files import read_mask
 from sisug.errors import DataError
+from sisug.labels.label_sets import LabelSet
+from sisug.labels.mask_files import read_mask
 
 
 def read_painted(path: Path, labels: LabelSet, resolution: int, *, tolerance: int = 0) -> np.ndarray:

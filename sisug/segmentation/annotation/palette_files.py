@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sisug.conditions.labels import IGNORE_COLOUR, LabelSet
+from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
 
 DONT_CARE = "don't care"
 

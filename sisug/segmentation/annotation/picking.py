@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sisug.common.seeding import fixed_latents, generator_for, seed_for
 from sisug.errors import CodebookError, ConfigError, check_range
 from sisug.generators import GeneratorBackbone
 from sisug.proxies import Codebook, fit_kmeans
-from sisug.training.seeding import fixed_latents, generator_for, seed_for
 from sisug.types import Latents, ProxyMasks
 
 PURPOSE = "annotation"

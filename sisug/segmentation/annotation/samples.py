@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sisug.conditions.labels import LabelSet
 from sisug.generators import GeneratorBackbone
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.judge import Judge
 from sisug.types import Latents, Masks
 

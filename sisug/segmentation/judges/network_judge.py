@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.labels import LabelSet
+from sisug.common.fingerprint import fingerprint
 from sisug.errors import CheckpointError, ConfigError, DataError, check_local
-from sisug.generators.fingerprint import fingerprint
-from sisug.metrics._guards import clean_images
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import LabelSet
+from sisug.metrics.guards import clean_images
 from sisug.types import Images, Masks
 
 HALVES = (0.5, 0.5, 0.5)

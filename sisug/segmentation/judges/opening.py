@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sisug.conditions.labels import LabelSet
 from sisug.errors import ConfigError, check_local
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.judges.protocol import JudgeProtocol
 from sisug.segmentation.judges.transformers_judge import TransformersJudge
 from sisug.segmentation.loading import JUDGES, load_judge

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from sisug.conditions.labels import LabelSet
+from sisug.labels.label_sets import LabelSet
 from sisug.types import Images, Masks
 
 

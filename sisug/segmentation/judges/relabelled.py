@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.label_maps import match_labels
-from sisug.conditions.labels import LabelSet
 from sisug.errors import ConfigError
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_maps import match_labels
+from sisug.labels.label_sets import LabelSet
 from sisug.segmentation.judges.network_judge import judged_images
 from sisug.segmentation.judges.opening import open_judge
 from sisug.segmentation.judges.protocol import JudgeProtocol

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sisug.conditions.label_files import read_label_set
-from sisug.conditions.label_maps import counterparts
-from sisug.conditions.labels import IGNORE_COLOUR, LABEL_SETS, LabelSet
 from sisug.errors import CheckpointError, ConfigError, DataError, check_local
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_maps import counterparts
+from sisug.labels.label_sets import IGNORE_COLOUR, LABEL_SETS, LabelSet
 from sisug.segmentation.judges.network_judge import NetworkJudge
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from data.masks.trees import celebamask, save
 
-from sisug.conditions.labels import label_set
 from sisug.data.masks import CelebAMaskPairs
 from sisug.data.masks.celebamask import MAPPING
 from sisug.errors import DataError
+from sisug.labels.label_sets import label_set
 
 OFFICIAL = [
     "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip",

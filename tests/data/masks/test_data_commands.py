@@ -18,10 +18,10 @@ from data.masks.trees import FACE, celebamask, image, image_masks, mask, save
 from filelock import FileLock
 from PIL import Image
 
-from sisug.conditions.labels import LabelSet, label_set
 from sisug.data.images.datamodule import ImageFolderDataModule
 from sisug.data.masks import CelebAMaskPairs, ImageMaskFolder, converting
 from sisug.errors import DataError
+from sisug.labels.label_sets import LabelSet, label_set
 
 Command = Callable[..., int]
 

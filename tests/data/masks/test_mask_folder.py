@@ -13,11 +13,11 @@ import torch
 from data.masks.trees import FACE, image, image_masks, mask, save
 from PIL import Image
 
-from sisug.conditions.labels import IGNORE_COLOUR
 from sisug.data.masks import FolderPairs, ImageMaskFolder, check_batch
 from sisug.data.masks.datamodule import ImageMaskDataModule
 from sisug.data.masks.reading import read_pair
 from sisug.errors import ConfigError, DataError
+from sisug.labels.label_sets import IGNORE_COLOUR
 
 NAMES = ["a", "b/1", "b/2", "c"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sisug.conditions.labels import LabelSet, label_set
+from sisug.labels.label_sets import LabelSet, label_set
 
 FACE = LabelSet("face", ("skin", "left", "right"), ((200, 150, 100), (0, 0, 255), (0, 160, 0)), ((1, 2),))
 

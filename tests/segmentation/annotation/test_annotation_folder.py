@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from PIL.GimpPaletteFile import GimpPaletteFile
 
-from sisug.conditions.labels import IGNORE_COLOUR, LabelSet
 from sisug.errors import ConfigError, DataError, FingerprintMismatch
 from sisug.generators import GeneratorBackbone, load_generator
+from sisug.labels.label_files import read_label_set
+from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
 from sisug.segmentation.annotation import LabelledSamples, first_samples, judged_samples
 from sisug.segmentation.annotation import read_annotations as read
 from sisug.segmentation.annotation import write_annotations as write
 from sisug.segmentation.annotation.folder import default_scale, read_record
-from sisug.segmentation.annotation.label_files import read_label_set
 from sisug.segmentation.annotation.painted import commonest
 from sisug.segmentation.loading import load_judge
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sisug.conditions.labels import AVATARS, LabelSet, label_set
 from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.labels.label_sets import AVATARS, LabelSet, label_set
 from sisug.metrics.segmentation import SegmentationScore
 from sisug.segmentation import load_judge
 from sisug.segmentation.judges import FeatureJudge, JudgeProtocol, NetworkJudge, RelabelledJudge, judge_for, open_judge

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sisug.conditions.labels import label_set
 from sisug.errors import CheckpointError, ConfigError, SisugError
+from sisug.labels.label_sets import label_set
 from sisug.segmentation.judges import JudgeProtocol, TransformersJudge, judge_for, open_judge, transformers_judge
 
 pytest.importorskip("transformers", reason="an optional package: pip install 'sisug[hub]'")
