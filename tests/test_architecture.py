@@ -105,10 +105,9 @@ def test_plain_torch_knows_no_lightning(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_files_are_small_and_say_what_they_hold(path: Path) -> None:
+def test_files_say_what_they_hold(path: Path) -> None:
     text = path.read_text()
     assert text.startswith('"""'), f"{name_of(path)} does not begin with what it holds"
-    assert len(text.splitlines()) <= 400
     assert path.name == "__init__.py" or "from __future__ import annotations" in text
 
 

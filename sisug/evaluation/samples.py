@@ -49,7 +49,7 @@ class Samples:
     @torch.no_grad()
     def plain(self, ws: Styles) -> Images:
         """Samples as the generator makes them."""
-        return self.generator.render(self.generator.features(ws), ws).float().clamp(-1, 1)
+        return self.generator.images(ws)
 
     @torch.no_grad()
     def laid_out(self, rearranger: TrainedRearranger, ws: Styles, target: LayoutMask) -> Images:
@@ -60,9 +60,8 @@ class Samples:
             ws: of the samples, which give the look.
             target: the layouts.
         """
-        features, mask = rearranger.features(ws)
         # Its own generator, which may be cut at another resolution than the one here.
-        return rearranger.generator.render(rearranger.lay_out(features, mask, target), ws).float().clamp(-1, 1)
+        return rearranger.pipeline.images(rearranger.pipeline.source(ws), target)
 
     @torch.no_grad()
     def layouts(self, rearranger: TrainedRearranger, ws: Styles) -> ProxyMasks:
@@ -72,7 +71,7 @@ class Samples:
             rearranger: whose codebook reads them.
             ws: of the samples.
         """
-        return rearranger.features(ws)[1]
+        return rearranger.pipeline.source(ws).mask
 
 
 def blocks(count: int, size: int) -> Iterator[Numbers]:

@@ -89,6 +89,10 @@ class GeneratorBackbone(nn.Module, ABC):
         the bit.
         """
 
+    def images(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch 3 height width"]:
+        """Unmodified images of styles, in float32, clamped to [-1, 1]."""
+        return self.render(self.features(ws), ws).float().clamp(-1, 1)
+
     @abstractmethod
     def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
         """Features of every resolution and the image, in float32: what few-shot segmenters read."""

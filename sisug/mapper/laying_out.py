@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sisug.generators import Features, GeneratorBackbone
+from sisug.generators import Features
 from sisug.rearranger.losses import look_of, reconstruction_loss, style_loss
-from sisug.rearranger.network import LayoutMask, Rearranger
-from sisug.types import Images, ProxyMasks, Styles
+from sisug.rearranger.network import LayoutMask
+from sisug.rearranger.pipeline import RearrangementPipeline, SourceSamples
+from sisug.types import Images, ProxyMasks
 
 OWN = 4
 """One of so many samples is laid out as itself too."""
@@ -42,30 +43,26 @@ class LaidOut:
 
 
 def lay_out(
-    generator: GeneratorBackbone,
-    rearranger: Rearranger,
-    features: Features,
-    mask: ProxyMasks,
-    ws: Styles,
+    pipeline: RearrangementPipeline,
+    source: SourceSamples,
     target: Float[Tensor, "batch cluster size size"],
 ) -> LaidOut:
     """Each sample in the layout that its neighbour's condition asks for; some in their own too.
 
     Args:
-        generator: frozen.
-        rearranger: gradients reach it, and the target through it.
-        features: of the samples.
-        mask: their own proxy masks.
-        ws: their styles.
-        target: weights of the labels in each cell, of the conditions of the samples.
+        pipeline: gradients reach its network, and the target through it.
+        source: the samples.
+        target: weights of the clusters in each position, of the conditions of the samples.
     """
+    mask = source.mask
     batch = len(mask)
     order = torch.arange(batch, device=mask.device).roll(1)
     every = torch.cat([order, torch.arange(max(1, batch // OWN), device=mask.device)])
     own = F.one_hot(mask[every[batch:]], target.shape[1]).permute(0, 3, 1, 2).to(target.dtype)
     layouts: LayoutMask = torch.cat([target, own])
-    result = rearranger(Features(features.map[every], features.rgb[every]), mask[every], layouts)
-    images = generator.render(result, ws[every]).float()
+    every_source = source.select(every)
+    result = pipeline.rearrange(every_source, layouts)
+    images = pipeline.render(result, every_source.ws, clamp=False)
     return LaidOut(
         features=Features(result.map[:batch], result.rgb[:batch]),
         images=images[:batch],

@@ -32,6 +32,7 @@ from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
 from sisug.rearranger.network import LayoutMask
+from sisug.rearranger.pipeline import RearrangementPipeline
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.types import Images, Latents, Masks, ProxyWeights
@@ -200,6 +201,11 @@ class MapperModule(LightningModule):
         self.seed = seed
         self.proxy_score = SegmentationScore(self.codebook.clusters)
 
+    @property
+    def pipeline(self) -> RearrangementPipeline:
+        """Generator, codebook and rearranger as they are now, as one computation."""
+        return RearrangementPipeline(self.generator, self.codebook, self.rearranger)
+
     def setup(self, stage: str) -> None:
         # `requires_grad_()` and Lightning's `unfreeze()` on this module reach every parameter below it directly.
         self.generator.freeze()
@@ -252,9 +258,8 @@ class MapperModule(LightningModule):
         )
         ws = self.generator.map(batch["z"], self.truncation)
         with torch.no_grad():
-            features = self.generator.features(ws)
-            mask = self.codebook.assign(features.map)
-            plain = self.generator.render(features, ws).float().clamp(-1, 1)
+            source = self.pipeline.source(ws)
+            plain = self.pipeline.render(source.features, ws)
             read = None if self.reader is None else self.reader(plain).argmax(dim=1)
             given = read
             if read is not None and isinstance(self.condition, LabelCondition) and self.free_share > 0:
@@ -262,25 +267,25 @@ class MapperModule(LightningModule):
             encoded = self.condition.extract(plain, given, stream)
         made: LaidOut | None = None
         with self.toggled_optimizer(optimizer):
-            losses = {"proxy": proxy_loss(self.mapper(encoded), mask)}
+            losses = {"proxy": proxy_loss(self.mapper(encoded), source.mask)}
             if any(weight > 0 for name, weight in self.weights.items() if name != "proxy"):
                 encoded, wanted = redrawn(self.condition, self.labels, plain, given, encoded, self.free_share, stream)
                 target = straight_through(self.mapper(encoded))
-                made = lay_out(self.generator, self.rearranger, features, mask, ws, target)
-                losses |= self._losses(made, features, plain, wanted)
+                made = lay_out(self.pipeline, source, target)
+                losses |= self._losses(made, source.features, plain, wanted)
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
             self.manual_backward(total)
             self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
             optimizer.step()
-        step_images = len(mask) * self.trainer.world_size
+        step_images = len(source) * self.trainer.world_size
         if made is not None and self.discriminator is not None:
             penalise = self.r1_gamma > 0 and int(self.images_seen) // step_images % self.r1_every == 0
             losses |= self._train_discriminator(others[0], plain[::2], made.images[::2].detach(), penalise)
         self.images_seen += step_images
         self.average.update(self.mapper, step_images)
         self.rearranger_average.update(self.rearranger, step_images)
-        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=len(mask))
+        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=len(source))
 
     def _losses(
         self, made: LaidOut, features: Features, plain: Images, wanted: Masks | None
@@ -332,11 +337,9 @@ class MapperModule(LightningModule):
             z: latents of the samples.
             target: layouts.
         """
-        ws = self.generator.map(z, self.truncation)
-        features = self.generator.features(ws)
+        source = self.pipeline.source(self.generator.map(z, self.truncation))
         with self.rearranger_average.average(self.rearranger):
-            laid_out = self.rearranger(features, self.codebook.assign(features.map), target)
-        return self.generator.render(laid_out, ws).float().clamp(-1, 1)
+            return self.pipeline.images(source, target)
 
     def validation_step(  # type: ignore[override]  # Lightning passes any type on to the callbacks
         self, batch: dict[str, Tensor], batch_idx: int
@@ -351,21 +354,19 @@ class MapperModule(LightningModule):
     @torch.no_grad()
     def _score(self, batch: dict[str, Tensor]) -> Synthesis:
         """Update the scores; what comes back reaches the callbacks."""
-        ws = self.generator.map(batch["z_target"], self.truncation)
-        features = self.generator.features(ws)
-        true_mask = self.codebook.assign(features.map)
-        plain = self.generator.render(features, ws).float().clamp(-1, 1)
+        source = self.pipeline.source(self.generator.map(batch["z_target"], self.truncation))
+        plain = self.pipeline.render(source.features, source.ws)
         read = None if self.reader is None else self.reader(plain).argmax(dim=1)
         stream = generator_for(seed=self.seed, rank=0, images_seen=int(batch["index"][0]), purpose="val conditions")
         encoded = self.condition.extract(plain, read, stream)
         layout = self.map_condition(encoded)
         proxy_mask = layout.argmax(dim=1)
-        self.proxy_score.update(proxy_mask, true_mask)
+        self.proxy_score.update(proxy_mask, source.mask)
         results = []
         for look in range(LOOKS):
             z = fixed_latents(batch["index"], self.generator.z_dim, seed=self.seed, purpose=f"look {look}")
             results.append(self.synthesise(z, layout))
-        return Synthesis(encoded, proxy_mask, true_mask, plain, tuple(results))
+        return Synthesis(encoded, proxy_mask, source.mask, plain, tuple(results))
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")

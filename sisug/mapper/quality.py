@@ -11,7 +11,6 @@ from sisug.common.seeding import fixed_latents, generator_for
 from sisug.data.avatars import MaterialisedAvatars
 from sisug.errors import check_range
 from sisug.mapper.module import MapperModule
-from sisug.mapper.teaching import plain_images
 from sisug.metrics import FrechetDistance, ProtocolRecord, SegmentationResult, SegmentationScore
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
@@ -84,7 +83,7 @@ class DrawnConditionQuality(Callback):
             score.update(judge.segment(images), batch["mask"])
             if stage == "test":
                 sample_z = fixed_latents(index.to(device), generator.z_dim, seed=0, purpose="test sample conditions")
-                sample = plain_images(generator, generator.map(sample_z, pl_module.truncation))
+                sample = generator.images(generator.map(sample_z, pl_module.truncation))
                 mask = judge.segment(sample)
                 layouts = pl_module.map_condition(pl_module.condition.extract(sample, mask, stream))
                 of_samples.update(judge.segment(pl_module.synthesise(z, layouts)), mask)
@@ -93,7 +92,7 @@ class DrawnConditionQuality(Callback):
             made.update(images, real=False)
             if stage not in self.plain:
                 plain.update(others, real=True)
-                plain.update(plain_images(generator, generator.map(z, pl_module.truncation)), real=False)
+                plain.update(generator.images(generator.map(z, pl_module.truncation)), real=False)
         if stage not in self.plain:
             self.plain[stage] = float(plain.compute())
         values = {f"{stage}/drawn_frechet": float(made.compute()), f"{stage}/drawn_frechet_plain": self.plain[stage]}

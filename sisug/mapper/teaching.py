@@ -24,7 +24,7 @@ from sisug.segmentation.annotation.picking import pick_samples
 from sisug.segmentation.annotation.samples import LabelledSamples, judged_samples
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import load_judge
-from sisug.types import Images, Masks, Styles
+from sisug.types import Masks, Styles
 
 logger = logging.getLogger(__name__)
 
@@ -159,20 +159,9 @@ def _samples(
 
 def _by_judge(generator: GeneratorBackbone, judge: Judge) -> Callable[[Styles], Masks]:
     def teacher(ws: Styles) -> Masks:
-        return judge.segment(plain_images(generator, ws))
+        return judge.segment(generator.images(ws))
 
     return teacher
-
-
-@torch.no_grad()
-def plain_images(generator: GeneratorBackbone, ws: Styles) -> Images:
-    """Plain samples in [-1, 1].
-
-    Args:
-        generator: frozen.
-        ws: styles of the samples.
-    """
-    return generator.render(generator.features(ws), ws).float().clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -196,7 +185,7 @@ def _examined(
     for start in range(0, CHECKED, 32):
         part = torch.arange(start, start + 32, device=device)
         ws = generator.map(fixed_latents(part, generator.z_dim, seed=seed, purpose="reader check"), truncation)
-        images = plain_images(generator, ws)
+        images = generator.images(ws)
         score.update(reader(images).argmax(dim=1).cpu(), judge.segment(images).cpu())
     result = score.compute()
     shown = seen > 0 if bool(seen.any()) else torch.ones_like(seen, dtype=torch.bool)

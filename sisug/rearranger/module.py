@@ -26,10 +26,11 @@ from sisug.rearranger.losses import (
     style_loss,
 )
 from sisug.rearranger.network import Rearranger
+from sisug.rearranger.pipeline import RearrangementPipeline, SourceSamples
 from sisug.rearranger.result import Rearrangement
 from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.types import Images, Latents, ProxyMasks, Styles
+from sisug.types import Images, Latents, ProxyMasks
 
 
 class RearrangerModule(LightningModule):
@@ -173,6 +174,11 @@ class RearrangerModule(LightningModule):
         self.self_psnr = ReconstructionPSNR()
         self.self_lpips = lpips_if_available()
 
+    @property
+    def pipeline(self) -> RearrangementPipeline:
+        """Generator, codebook and rearranger as they are now, as one computation."""
+        return RearrangementPipeline(self.generator, self.codebook, self.rearranger)
+
     def setup(self, stage: str) -> None:
         # `requires_grad_()` and Lightning's `unfreeze()` on this module reach every parameter below it directly.
         self.generator.freeze()
@@ -188,19 +194,19 @@ class RearrangerModule(LightningModule):
         optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         ws = self.generator.map(batch["z"], self.truncation)
         with torch.no_grad():
-            features = self.generator.features(ws)
-            mask = self.codebook.assign(features.map)
-            plain = self.generator.render(features, ws).float()
+            source = self.pipeline.source(ws)
+            features, mask = source.features, source.mask
+            plain = self.pipeline.render(features, ws, clamp=False)
         count = len(mask)
         exact = min(count - 1, max(1, round(self.own_share * count)))
         own = min(count - 1, exact + round(self.warped_share * count))
         # The neighbour's mask is a random one, as the batch itself is random.
         target = torch.cat([mask[:own], mask.roll(1, dims=0)[own:]])
-        source, source_mask = self._warp(features, mask, exact, own)
+        source = self._warp(source, exact, own)
 
         with self.toggled_optimizer(optimizer):
-            result = self._lay_out(source, source_mask, target)
-            images = self.generator.render(result, ws).float()
+            result = self.pipeline.rearrange(source, target)
+            images = self.pipeline.render(result, ws, clamp=False)
             losses = self._losses(features, result, plain, images, mask, target, own)
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
@@ -218,19 +224,16 @@ class RearrangerModule(LightningModule):
         self.average.update(self.rearranger, step_images)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=count)
 
-    def _warp(self, features: Features, mask: ProxyMasks, first: int, last: int) -> tuple[Features, ProxyMasks]:
+    def _warp(self, source: SourceSamples, first: int, last: int) -> SourceSamples:
         """Warp samples `first` to `last`; they keep their targets, so that the answer is the sample as it was."""
         if first == last:
-            return features, mask
+            return source
+        features, mask = source.features, source.mask
         stream = generator_for(seed=self.seed, rank=self.global_rank, images_seen=int(self.images_seen), purpose="warp")
         warped = random_warp(Features(features.map[first:last], features.rgb[first:last]), stream)
         joined = [torch.cat([x[:first], w, x[last:]]) for x, w in zip(features, warped, strict=True)]
         masks = torch.cat([mask[:first], self.codebook.assign(warped.map), mask[last:]])
-        return Features(joined[0], joined[1]), masks
-
-    def _lay_out(self, features: Features, mask: ProxyMasks, target: ProxyMasks) -> Features:
-        result: Features = self.rearranger(features, mask, target)
-        return result
+        return SourceSamples(source.ws, Features(joined[0], joined[1]), masks)
 
     def _losses(
         self,
@@ -303,24 +306,20 @@ class RearrangerModule(LightningModule):
             CodebookError: the codebook was never fitted.
         """
         self.require_codebook()
-        ws, target_ws = self.generator.map(z, self.truncation), self.generator.map(z_target, self.truncation)
-        features, target_features = self.generator.features(ws), self.generator.features(target_ws)
-        source_mask, target_mask = self.codebook.assign(features.map), self.codebook.assign(target_features.map)
+        pipeline = self.pipeline
+        source, target = (pipeline.source(self.generator.map(latents, self.truncation)) for latents in (z, z_target))
         with self.average.average(self.rearranger):
-            result = self._lay_out(features, source_mask, target_mask)
-            reconstruction = self._lay_out(features, source_mask, source_mask)
+            result = pipeline.rearrange(source, target.mask)
+            reconstruction = pipeline.rearrange(source, source.mask)
         return Rearrangement(
-            source=self._image(features, ws),
-            target=self._image(target_features, target_ws),
-            result=self._image(result, ws),
-            reconstruction=self._image(reconstruction, ws),
-            source_mask=source_mask,
-            target_mask=target_mask,
+            source=pipeline.render(source.features, source.ws),
+            target=pipeline.render(target.features, target.ws),
+            result=pipeline.render(result, source.ws),
+            reconstruction=pipeline.render(reconstruction, source.ws),
+            source_mask=source.mask,
+            target_mask=target.mask,
             result_mask=self.codebook.assign(result.map),
         )
-
-    def _image(self, features: Features, ws: Styles) -> Images:
-        return self.generator.render(features, ws).float().clamp(-1, 1)
 
     def require_codebook(self) -> None:
         """Refuse to go on without centroids.

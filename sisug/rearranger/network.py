@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sisug.generators import Features
 from sisug.nn import Residual, position_code
+from sisug.types import Styles
 
 LayoutMask = Int64[Tensor, "batch size size"] | Float[Tensor, "batch cluster size size"]
 """A layout: labels, or weights of the labels in each cell."""
@@ -131,6 +132,7 @@ class Rearranger(nn.Module):
         features: Features,
         source_mask: Int64[Tensor, "batch size size"],
         target_mask: LayoutMask,
+        ws: Styles,
     ) -> Features:
         """Lay features out anew.
 
@@ -139,6 +141,7 @@ class Rearranger(nn.Module):
             source_mask: the source's own proxy mask.
             target_mask: the layout to take: labels, or weights of the labels in each cell, through which gradients
                 pass to whatever chose them.
+            ws: styles of the source; this network reads the style from the features' own statistics instead.
         """
         normalised, mean, deviation = _normalised(features.map)
         source_code, target_code = self._encoded(source_mask, target_mask)

@@ -16,11 +16,11 @@ from torch import Tensor
 from sisug.common.network_file import read_network_file, write_network_file
 from sisug.common.state_dicts import differences, listed, part_of
 from sisug.errors import CheckpointError
-from sisug.generators import Features, GeneratorBackbone
+from sisug.generators import GeneratorBackbone
 from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.proxies.codebook import Codebook
-from sisug.rearranger.network import LayoutMask, Rearranger
-from sisug.types import ProxyMasks, Styles
+from sisug.rearranger.network import Rearranger
+from sisug.rearranger.pipeline import RearrangementPipeline
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -58,25 +58,10 @@ class TrainedRearranger:
         """Of the samples that it learnt from."""
         return float(self.settings["truncation"])
 
-    def features(self, ws: Styles) -> tuple[Features, ProxyMasks]:
-        """Features of samples at the split, and their proxy masks.
-
-        Args:
-            ws: styles of the samples.
-        """
-        features = self.generator.features(ws)
-        return features, self.codebook.assign(features.map)
-
-    def lay_out(self, features: Features, mask: ProxyMasks, target: LayoutMask) -> Features:
-        """Features of samples in another layout.
-
-        Args:
-            features: of the samples.
-            mask: their own proxy masks.
-            target: the layout to take.
-        """
-        result: Features = self.network(features, mask, target)
-        return result
+    @property
+    def pipeline(self) -> RearrangementPipeline:
+        """Generator, codebook and network as one computation."""
+        return RearrangementPipeline(self.generator, self.codebook, self.network)
 
 
 def load_rearranger(path_or_preset: str | Path, generator: str | None = None) -> TrainedRearranger:

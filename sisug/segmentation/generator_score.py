@@ -116,7 +116,7 @@ def _drawn(split: Split, count: int, resolution: int) -> Iterator[Images]:
 def _samples(generator: GeneratorBackbone, count: int, seed: int) -> Iterator[Images]:
     for numbers in torch.arange(count).split(BATCH):  # type: ignore[no-untyped-call]  # untyped in torch
         ws = generator.map(fixed_latents(numbers, generator.z_dim, seed=seed, purpose="score"))
-        yield generator.render(generator.features(ws), ws).float().clamp(-1, 1)
+        yield generator.images(ws)
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def _search(generator: GeneratorBackbone, picture: Images) -> Inversion:
         schedule.step()
     with torch.no_grad():
         ws = mean + deviation * offset
-        found = generator.render(generator.features(ws), ws).clamp(-1, 1)
+        found = generator.images(ws)
         error = (found - picture).square().mean(dim=(1, 2, 3))
         nearest = int(error.argmin())
     psnr = float(10 * torch.log10(4 / error[nearest].clamp_min(1e-9)))

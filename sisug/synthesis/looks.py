@@ -128,11 +128,11 @@ def look_up(
     masks: list[Tensor] = []
     for ws in styles:
         mixed = ws if fine is None else torch.cat([ws[:, :first], fine[:, first:]], dim=1)
-        features, mask = rearranger.features(mixed)
+        source = rearranger.pipeline.source(mixed)
         rows.append(mixed)
-        maps.append(features.map)
-        skips.append(features.rgb)
-        masks.append(mask)
+        maps.append(source.features.map)
+        skips.append(source.features.rgb)
+        masks.append(source.mask)
     if not rows:
         raise ConfigError("no seeds", "every image takes its look from one", "give at least one seed")
     return Looks(tuple(labels), torch.cat(rows), Features(torch.cat(maps), torch.cat(skips)), torch.cat(masks), record)

@@ -15,8 +15,8 @@ from sisug import __version__
 from sisug.common.fingerprint import sha256_of
 from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError, check_range
-from sisug.generators import Features
 from sisug.mapper.trained import TrainedMapper, load_mapper
+from sisug.rearranger.pipeline import SourceSamples
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
 from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
 from sisug.synthesis.looks import Looks, Source, look_up, styles_of, styles_of_seed
@@ -197,9 +197,9 @@ class Synthesizer:
         check_truncation(truncation)
         ws, label, record = styles_of(self.generator, source, truncation, self.device)
         with torch.inference_mode():
-            features, mask = self.rearranger.features(ws)
-            shown = to_bytes(self.generator.render(features, ws).float().cpu())[0]
-        return Layout(f"like-{label}", mask[0], shown, {"exemplar": record})
+            source_samples = self.rearranger.pipeline.source(ws)
+            shown = to_bytes(self.rearranger.pipeline.render(source_samples.features, ws).cpu())[0]
+        return Layout(f"like-{label}", source_samples.mask[0], shown, {"exemplar": record})
 
     def looks(
         self,
@@ -257,9 +257,8 @@ class Synthesizer:
     def _lay_out(self, layouts: Sequence[Layout], looks: Looks, pairs: Tensor) -> Images:
         target = torch.stack([layouts[int(pair) // len(looks)].mask for pair in pairs])
         look = (pairs % len(looks)).to(self.device)
-        features = Features(looks.features.map[look], looks.features.rgb[look])
-        laid_out = self.rearranger.lay_out(features, looks.masks[look], target)
-        return self.generator.render(laid_out, looks.ws[look]).float().clamp(-1, 1).cpu()
+        source = SourceSamples(looks.ws, looks.features, looks.masks).select(look)
+        return self.rearranger.pipeline.images(source, target).cpu()
 
     def record(self, layouts: Sequence[Layout], looks: Looks) -> dict[str, Any]:
         """Everything to make images again; JSON values.

@@ -58,10 +58,10 @@ def direct(pieces: dict[str, str]) -> dict[str, Tensor]:
         features = generator.features(ws)
         mask = codebook.assign(features.map)
         if own:
-            features = network(features, mask, mask)
+            features = network(features, mask, mask, ws)
         elif layouts is not None:
             one_hot = nn.functional.one_hot(masks[layouts], AVATARS.num_classes).permute(0, 3, 1, 2).float()
-            features = network(features, mask, mapper.network(one_hot).softmax(dim=1))
+            features = network(features, mask, mapper.network(one_hot).softmax(dim=1), ws)
         return generator.render(features, ws).clamp(-1, 1)
 
     groups = [list(range(first, first + LOOKS)) for first in range(0, MASKS * LOOKS, LOOKS)]

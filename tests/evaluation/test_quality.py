@@ -75,7 +75,7 @@ def direct(pieces: dict[str, str], seed: int) -> dict[str, Tensor]:
 
     def laid_out(target: Tensor) -> Tensor:
         features = generator.features(styles("look"))
-        moved = rearranger.network(features, rearranger.codebook.assign(features.map), target)
+        moved = rearranger.network(features, rearranger.codebook.assign(features.map), target, styles("look"))
         return generator.render(moved, styles("look")).clamp(-1, 1)
 
     drawn = AvatarsDataset("test", 100, 16)

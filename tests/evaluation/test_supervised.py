@@ -59,7 +59,7 @@ def test_numbers_are_those_of_a_direct_computation(pieces: dict[str, str], tmp_p
         features = generator.features(ws)
         one_hot = nn.functional.one_hot(masks, AVATARS.num_classes).permute(0, 3, 1, 2).float()
         target = mapper.network(one_hot).softmax(dim=1)
-        moved = mapper.rearranger.network(features, codebook.assign(features.map), target)
+        moved = mapper.rearranger.network(features, codebook.assign(features.map), target, ws)
         made = generator.render(moved, ws).clamp(-1, 1)
     frechet = FrechetDistance(JudgeFeatures(judge))
     frechet.update(images, real=True)

@@ -109,9 +109,9 @@ def test_a_checkpoint_explains_itself_and_loads_without_flags(rearranger_file: P
     expected = module.map_condition(encoded)
     assert torch.equal(trained.layouts(encoded), expected)
     ws = module.generator.map(torch.randn(3, 6), 0.9)
-    features, own = trained.rearranger.features(ws)
-    laid_out = trained.rearranger.lay_out(features, own, expected)
-    torch.testing.assert_close(laid_out.map, module.rearranger(features, own, expected).map)
+    source = trained.rearranger.pipeline.source(ws)
+    rearranged = trained.rearranger.pipeline.rearrange(source, expected)
+    torch.testing.assert_close(rearranged.map, module.rearranger(source.features, source.mask, expected, ws).map)
 
     write_mapper(trained, tmp_path / "small.safetensors", note="test")
     again = load_mapper(tmp_path / "small.safetensors")
@@ -133,10 +133,10 @@ def test_a_rearranger_checkpoint_of_stage_1_loads_with_averaged_weights(
     trainer.save_checkpoint(tmp_path / "rearranger.ckpt")
     trained = load_rearranger(tmp_path / "rearranger.ckpt")
     z = torch.randn(2, 6)
-    features, mask = trained.features(trained.generator.map(z, trained.truncation))
+    source = trained.pipeline.source(trained.generator.map(z, trained.truncation))
     with stage1.average.average(stage1.rearranger):
-        expected = stage1.rearranger(features, mask, mask.flip(0))
-    torch.testing.assert_close(trained.lay_out(features, mask, mask.flip(0)).map, expected.map)
+        expected = stage1.rearranger(source.features, source.mask, source.mask.flip(0), source.ws)
+    torch.testing.assert_close(trained.pipeline.rearrange(source, source.mask.flip(0)).map, expected.map)
     with pytest.raises(CheckpointError, match="checkpoint of another stage"):
         load_mapper(tmp_path / "rearranger.ckpt")
 

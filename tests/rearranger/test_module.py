@@ -118,7 +118,7 @@ def test_part_of_a_batch_is_laid_out_as_itself_the_rest_as_its_neighbours(make: 
     module, calls = make(own_share=0.5, warped_share=0.0), []
     module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     train(module, tmp_path, images=4, limit_val_batches=0)
-    ((_, mask, target),) = calls
+    ((_, mask, target, _),) = calls
     assert torch.equal(target[:2], mask[:2])
     assert torch.equal(target[2], mask[1])
     assert torch.equal(target[3], mask[2])
@@ -204,7 +204,7 @@ def test_validation_uses_the_averaged_weights_and_gives_the_trained_ones_back(ma
     with torch.no_grad():
         ws = module.generator.map(z)
         features = module.generator.features(ws)
-        laid_out = module.rearranger(features, done.source_mask, done.target_mask)
+        laid_out = module.rearranger(features, done.source_mask, done.target_mask, ws)
         assert torch.equal(module.generator.render(laid_out, ws).clamp(-1, 1), done.result)
 
 
@@ -378,7 +378,7 @@ def test_warped_sources_keep_their_own_target(make: Make, tmp_path: Path) -> Non
     module, calls = make(own_share=0.25, warped_share=0.5), []
     module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     train(module, tmp_path, images=4, limit_val_batches=0)
-    ((features, mask, target),) = calls
+    ((features, mask, target, _),) = calls
     assert torch.equal(target[0], mask[0])
     assert torch.equal(module.codebook.assign(features.map[1:3]), mask[1:3]), "a warped source has the mask of its warp"
     assert not torch.equal(target[1:3], mask[1:3])

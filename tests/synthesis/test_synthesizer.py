@@ -55,7 +55,7 @@ def test_it_is_what_the_pieces_give(synthesizer: Synthesizer) -> None:
     ws = synthesizer.looks([7], truncation=0.5).ws
     features = trained.generator.features(ws)
     target = synthesizer.mapper.layouts(Seg(THREE).from_mask(torch.from_numpy(MASKS[2]))[None])
-    laid_out = trained.lay_out(features, trained.codebook.assign(features.map), target)
+    laid_out = trained.network(features, trained.codebook.assign(features.map), target, ws)
     close(result.images[2, 1], trained.generator.render(laid_out, ws)[0].clamp(-1, 1))
     assert result.names == ("input0", "input1", "input2")
     assert result.looks == ("seed4", "seed7")
@@ -264,8 +264,10 @@ def test_the_structure_of_a_sample(rearranger_file: Path) -> None:
     synthesizer = Synthesizer.from_rearranger(rearranger_file)
     result = synthesizer.generate_like(3, [3, 4], truncation=0.5)
     ws = synthesizer.looks([3, 4], truncation=0.5).ws
-    features, masks = synthesizer.rearranger.features(ws)
-    laid_out = synthesizer.rearranger.lay_out(features, masks, masks[:1].expand(2, -1, -1))
+    rearranger = synthesizer.rearranger
+    features = rearranger.generator.features(ws)
+    masks = rearranger.codebook.assign(features.map)
+    laid_out = rearranger.network(features, masks, masks[:1].expand(2, -1, -1), ws)
     close(result.images[0], synthesizer.generator.render(laid_out, ws).clamp(-1, 1))
     assert result.names == ("like-seed3",)
     assert result.record["inputs"] == [{"name": "like-seed3", "exemplar": {"seed": 3}}]

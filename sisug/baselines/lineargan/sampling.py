@@ -124,7 +124,7 @@ def _finished(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of `ConditionalSamples` of searches that are over."""
     ws = generator.map(z)
-    images = generator.render(generator.features(ws), ws).float().clamp(-1, 1)
+    images = generator.images(ws)
     size = targets.shape[-1]
     counted = (targets != extractor.labels.ignore).sum(dim=(1, 2))
     match, start_match = (

@@ -142,7 +142,7 @@ def train_extractor_full(
     def labelled(numbers: Tensor) -> tuple[list[Tensor], Masks]:
         z = fixed_latents(numbers, generator.z_dim, seed=seed, purpose="lineargan full").to(device)
         ws = generator.map(z, truncation)
-        images = generator.render(generator.features(ws), ws).clamp(-1, 1)
+        images = generator.images(ws)
         masks = teacher(images).clone()  # a teacher in inference mode gives tensors that no gradient can use
         _check_masks(masks, labels, len(ws))
         return layer_features(generator, ws), masks

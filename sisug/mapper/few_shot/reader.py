@@ -147,7 +147,7 @@ def _labelled(
     for start in range(0, images, BATCH):
         index = torch.arange(start, min(start + BATCH, images), device=device)
         ws = generator.map(fixed_latents(index, generator.z_dim, seed=seed, purpose="reader"), truncation)
-        image = reader._resized(generator.render(generator.features(ws), ws).float().clamp(-1, 1))
+        image = reader._resized(generator.images(ws))
         mask = teacher(ws)
         if mask.shape[-1] != reader.size:
             mask = F.interpolate(mask[:, None].float(), (reader.size, reader.size), mode="nearest-exact")[:, 0].long()
