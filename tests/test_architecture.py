@@ -25,6 +25,7 @@ SHARED = {"common", "training"}
 ROOMS = [
     "labels",
     "metrics",
+    "faces",
     "generators",
     "proxies",
     "conditions",

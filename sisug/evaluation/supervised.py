@@ -18,8 +18,9 @@ from sisug.evaluation.report import Cell, Report, Table
 from sisug.evaluation.sampled import SampledProtocol
 from sisug.evaluation.samples import Conditions, Samples
 from sisug.evaluation.workspace import Workspace
+from sisug.labels.label_maps import LabelMap, match_labels
 from sisug.labels.label_sets import LabelSet, label_set
-from sisug.segmentation.judges import RelabelledJudge, judge_for
+from sisug.segmentation.judges import PartialJudge, RelabelledJudge, judge_for
 from sisug.types import Images, Masks
 
 PICTURE = "supervised.png"
@@ -102,7 +103,7 @@ class Supervised(SampledProtocol):
         return super().record() | {
             "extractor": self.extractor_record(),
             "segmenter": self.judge_record(),
-            "classes of the segmenter": self.reader.map.to_dict(),
+            "classes of the segmenter": self._class_map().to_dict(),
             "label_set": self.data_labels.name,
             "data": self.held_out.record(0, self.masks),
             "condition": self.needed_mapper().condition.to_dict()["name"],
@@ -125,13 +126,20 @@ class Supervised(SampledProtocol):
         return self.held_out.labels
 
     @cached_property
-    def reader(self) -> RelabelledJudge:
-        """The judge, in the label set of the data.
+    def reader(self) -> RelabelledJudge | PartialJudge:
+        """The judge, in the label set of the data; a partial one in its own.
 
         Raises:
             DataError: it knows other classes.
         """
-        return judge_for(self.opened_judge, self.data_labels)
+        judge = self.opened_judge
+        return judge if isinstance(judge, PartialJudge) else judge_for(judge, self.data_labels)
+
+    def _class_map(self) -> LabelMap:
+        """Which class of the judge counts as which of the data, or the other way round where the judge is partial."""
+        if isinstance(self.reader, RelabelledJudge):
+            return self.reader.map
+        return match_labels(self.data_labels, self.reader.labels, rest="ignore", allow_unseen=True)
 
     def run(self, work: Workspace, device: torch.device) -> Report:
         self.move(device)

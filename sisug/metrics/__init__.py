@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sisug.metrics.inception import InceptionFeatures
     from sisug.metrics.interval import Interval, mean_interval
     from sisug.metrics.kernel import KernelDistance
+    from sisug.metrics.landmarks import LandmarkError, normalized_mean_error
     from sisug.metrics.look import LookDifference
     from sisug.metrics.manifold import ManifoldResult, ManifoldScores
     from sisug.metrics.per_image import PerImageResult, PerImageSegmentationScore
@@ -31,6 +32,7 @@ __all__ = [
     "InceptionFeatures",
     "Interval",
     "KernelDistance",
+    "LandmarkError",
     "LookDifference",
     "LookDiversity",
     "ManifoldResult",
@@ -54,6 +56,7 @@ __all__ = [
     "look_diversity",
     "lpips_if_available",
     "mean_interval",
+    "normalized_mean_error",
 ]
 
 _FILES = {
@@ -64,6 +67,7 @@ _FILES = {
     "inception": ("InceptionFeatures",),
     "interval": ("Interval", "mean_interval"),
     "kernel": ("KernelDistance",),
+    "landmarks": ("LandmarkError", "normalized_mean_error"),
     "look": ("LookDifference",),
     "manifold": ("ManifoldResult", "ManifoldScores"),
     "per_image": ("PerImageResult", "PerImageSegmentationScore"),

@@ -57,3 +57,17 @@ class FeatureJudge(JudgeProtocol, Protocol):
             images: in [-1, 1].
         """
         ...
+
+
+@runtime_checkable
+class PartialJudge(JudgeProtocol, Protocol):
+    """A judge that knows some parts of an image only.
+
+    Pixels whose target is of a class that it does not know are not scored, and its class of everything else has no
+    score of its own.
+
+    Attributes:
+        unknown: its class of everything else.
+    """
+
+    unknown: str
