@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sisug.common.atomic_file import atomic_write
-from sisug.data.images.scan import list_images
 from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
+from sisug.labels.image_folders import list_images
 from sisug.synthesis.layouts import Layout, distinct
 from sisug.synthesis.looks import Looks, Source
 from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, check_writable, write_record

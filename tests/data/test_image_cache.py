@@ -20,6 +20,7 @@ from PIL import Image
 from sisug.data.images import cache, scan
 from sisug.data.images.cache import IMAGES, RECORD, PreparedImages
 from sisug.errors import DataError, RunError
+from sisug.labels import image_folders
 from sisug.labels.image_files import examine
 
 
@@ -74,7 +75,7 @@ def test_holds_the_files_and_is_made_once(photos: Path, decoded: list[str]) -> N
     assert len(decoded) == 7
     assert_sound(again, photos)
     assert (again.report, again.digest) == (first.report, first.digest)
-    assert again.digest == scan.digest(scan.list_images(photos)[0])
+    assert again.digest == image_folders.digest(image_folders.list_images(photos)[0])
     assert leftovers(photos) == []
     assert first.folder.name.startswith("my_photos-16px-")
 
@@ -222,7 +223,9 @@ def test_bad_images_are_refused_and_remembered(photos: Path, decoded: list[str])
     assert images.names == ["1.png", "2.png", "3.png", "more/4.png", "more/5.png", "more/6.png"]
     assert images.report.left_out == 2
     assert np.load(images.folder / IMAGES).shape == (6, 3, 16, 16)
-    assert images.digest == scan.digest([f for f in scan.list_images(photos)[0] if f.name in images.names])
+    assert images.digest == image_folders.digest(
+        [f for f in image_folders.list_images(photos)[0] if f.name in images.names]
+    )
     for index, name in enumerate(images.names):
         expected = examine(photos / name, 16, images.background).pixels
         assert np.array_equal(np.load(images.folder / IMAGES)[index], expected)

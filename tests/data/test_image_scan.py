@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from sisug.data.images import scan as scanning
-from sisug.data.images.scan import FolderReport, check_folder, digest, list_images, scan_folder
+from sisug.data.images.scan import FolderReport, scan_folder
 from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import Change, Problem
+from sisug.labels.image_folders import check_folder, digest, list_images
 
 
 def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> None:

@@ -4,9 +4,10 @@
 """
 
 from sisug.data.images.cache import ImageBatch, PreparedImages
-from sisug.data.images.scan import WHITE, FolderReport, list_images, scan_folder
+from sisug.data.images.scan import WHITE, FolderReport, scan_folder
 from sisug.data.order import EndlessOrder
 from sisug.labels.image_files import Colour
+from sisug.labels.image_folders import list_images
 
 __all__ = [
     "WHITE",

@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sisug.common.cache_folder import cache_folder
-from sisug.data.images.scan import WHITE, FolderReport, ImageFile, check_form, digest, examine_all, list_images
+from sisug.data.images.scan import WHITE, FolderReport, check_form, examine_all
 from sisug.errors import RunError
 from sisug.labels.image_files import VERSION, Colour, Examined
+from sisug.labels.image_folders import ImageFile, digest, list_images
 
 logger = logging.getLogger(__name__)
 

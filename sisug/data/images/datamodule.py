@@ -11,10 +11,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from sisug.data.images.cache import PreparedImages
-from sisug.data.images.scan import WHITE, check_folder, check_form
+from sisug.data.images.scan import WHITE, check_form
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import Colour
+from sisug.labels.image_folders import check_folder
 from sisug.training.throughput import images_seen_of
 
 logger = logging.getLogger(__name__)

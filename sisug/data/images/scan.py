@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from sisug.errors import ConfigError, DataError, check_local
+from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import Colour, Examined, examine
+from sisug.labels.image_folders import EXAMPLES, ImageFile, list_images, others_text, printable
 
 logger = logging.getLogger(__name__)
 
 WHITE: Colour = (255, 255, 255)
 """What lies behind transparent parts unless another colour is asked for."""
 
-EXAMPLES = 5
-"""Names that a report keeps of each kind."""
 
 PROGRESS_EVERY = 10.0
 """Seconds between two lines of progress in the log."""
 
-UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Known to Pillow by name, but decoded by other programs or not at all; such files often lie beside images."""
 
 _MEANINGS: dict[str, str] = {
     "unreadable": "unreadable",
@@ -52,21 +45,6 @@ _MEANINGS: dict[str, str] = {
 """What a report says of each kind, problems first."""
 
 _PROBLEMS = ("unreadable", "too small")
-
-
-@dataclass(frozen=True, order=True)
-class ImageFile:
-    """An image file as the folder's listing shows it.
-
-    Args:
-        name: path relative to the folder, with forward slashes.
-        size: bytes; -1 where the file cannot be asked.
-        mtime_ns: time of its last change in nanoseconds.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
 
 
 @dataclass
@@ -125,7 +103,7 @@ class FolderReport:
     def add(self, name: str, examined: Examined) -> None:
         """Count one image."""
         self.found += 1
-        shown = _printable(name)
+        shown = printable(name)
         if examined.problem is not None:
             self.groups.setdefault(examined.problem, Group()).add(f"{shown} ({examined.detail})")
         for change in examined.changes:
@@ -137,7 +115,7 @@ class FolderReport:
 
     def text(self) -> str:
         """The whole report, a line a kind."""
-        head = f"{_printable(self.folder)}: {self.usable:,} of {self.found:,} images usable at {self.resolution} px"
+        head = f"{printable(self.folder)}: {self.usable:,} of {self.found:,} images usable at {self.resolution} px"
         lines = [head, *(f"  {line}" for _, line in self._lines())]
         if self.others:
             lines.append(f"  {others_text(self.others)} left aside")
@@ -165,7 +143,7 @@ class FolderReport:
             if self.usable:
                 remedy += f"; or train on the other {self.usable:,} with skip_bad: true"
             raise DataError(
-                f"{self.left_out:,} of {self.found:,} images in {_printable(str(folder))} cannot be used: "
+                f"{self.left_out:,} of {self.found:,} images in {printable(str(folder))} cannot be used: "
                 f"{self.problems()}",
                 f"training needs whole images of at least {self.resolution}x{self.resolution} pixels",
                 remedy,
@@ -181,69 +159,6 @@ class FolderReport:
         red, green, blue = values["background"]
         groups = {kind: Group(**group) for kind, group in values["groups"].items()}
         return cls(**{**values, "background": (red, green, blue), "groups": groups})
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what is no folder of images, at the cost of finding the first one.
-
-    Args:
-        folder: where the images are said to lie.
-
-    Raises:
-        DataError: it is missing, a file, or holds no image.
-    """
-    check_local(folder, "the folder of images")
-    if folder.is_file():
-        raise DataError(
-            f"{folder} is a file",
-            "images are read from a folder",
-            "unpack an archive first, or give the folder that the image lies in",
-        )
-    if not folder.is_dir():
-        raise DataError(
-            f"the folder {folder} does not exist", "there is nothing of that name", "correct the path of the images"
-        )
-    others: Counter[str] = Counter()
-    for name in _walk(folder):
-        if _is_image(name):
-            return
-        others[_suffix(name)] += 1
-    raise DataError(
-        f"the folder {folder} holds no images",
-        f"{others_text(others) if others else 'it is empty'}; images are told by their suffix, hidden ones left aside",
-        "give a folder of .png, .jpg, .webp or other images that Pillow reads; convert others, .heic for one",
-    )
-
-
-def list_images(folder: Path) -> tuple[list[ImageFile], dict[str, int]]:
-    """All image files below a folder, sorted by name, and the numbers of other files by suffix.
-
-    Linked files and folders count; hidden ones and the `__MACOSX` of archives do not.
-
-    Args:
-        folder: where the images lie.
-
-    Raises:
-        DataError: it is missing, a file, holds no image, or a folder in it cannot be read.
-    """
-    check_folder(folder)
-    files, others = [], Counter[str]()
-    for name in _walk(folder):
-        if _is_image(name):
-            files.append(_ask(folder, name))
-        else:
-            others[_suffix(name)] += 1
-    return sorted(files), dict(others.most_common())
-
-
-def digest(files: list[ImageFile]) -> str:
-    """SHA-256 of names and sizes: which images a generator was trained on.
-
-    Args:
-        files: in any order.
-    """
-    lines = "".join(f"{file.name}\t{file.size}\n" for file in sorted(files))
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def scan_folder(folder: Path, resolution: int, background: Colour = WHITE) -> FolderReport:
@@ -318,63 +233,3 @@ def check_form(resolution: int, background: Colour) -> None:
         raise ConfigError(
             f"background {background}", "red, green and blue are 0 to 255", "use such values, [255, 255, 255] for white"
         )
-
-
-def others_text(others: dict[str, int]) -> str:
-    """Numbers of files that are no images, by suffix, for people.
-
-    Args:
-        others: number by suffix.
-    """
-    kinds = [f"{count:,} {suffix}" for suffix, count in Counter(others).most_common(EXAMPLES)]
-    more = ", ..." if len(others) > EXAMPLES else ""
-    return f"{sum(others.values()):,} other files ({', '.join(kinds)}{more})"
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder, relative to it."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"the folder {error.filename} cannot be read",
-            error.strerror or str(error),
-            "make it readable, or move it out of the images' folder",
-        ) from error
-
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above it, or a second way to the same one
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        below = Path(place).relative_to(folder)
-        yield from ((below / name).as_posix() for name in names if not name.startswith("."))
-
-
-def _ask(folder: Path, name: str) -> ImageFile:
-    try:
-        found = (folder / name).stat()
-    except OSError:  # a link to nothing; reading it will say so
-        return ImageFile(name, -1, 0)
-    return ImageFile(name, found.st_size, found.st_mtime_ns)
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    formats = Image.registered_extensions()
-    return frozenset(s for s, name in formats.items() if name in Image.OPEN and name not in UNREAD_FORMATS)
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in _suffixes()
-
-
-def _suffix(name: str) -> str:
-    return _printable(Path(name).suffix.lower()) or "without suffix"
-
-
-def _printable(name: str) -> str:
-    """A file name as text that can be written anywhere: names are bytes, and need not be valid UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sisug.data.images.scan import list_images
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import DataError
+from sisug.labels.image_folders import list_images
 from sisug.labels.label_maps import LabelMap, match_labels
 from sisug.labels.label_sets import LabelSet, label_set
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from sisug.common.atomic_file import atomic_write
-from sisug.data.images.scan import PROGRESS_EVERY, WHITE, ImageFile, check_form, list_images
+from sisug.data.images.scan import PROGRESS_EVERY, WHITE, check_form
 from sisug.data.masks.celebamask import CelebAMaskPairs
 from sisug.data.masks.conversion_record import LOCK, Settings, begin, check_target, finish, source_key
 from sisug.data.masks.dataset import SPLITS, read_names
@@ -28,6 +28,7 @@ from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
 from sisug.data.masks.reading import header_size, read_pair
 from sisug.errors import ConfigError, DataError, RunError
 from sisug.labels.image_files import Colour, examine
+from sisug.labels.image_folders import ImageFile, list_images
 
 logger = logging.getLogger(__name__)
 

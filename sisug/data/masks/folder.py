@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sisug.data.images.scan import ImageFile, list_images
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import ConfigError, DataError, check_local
+from sisug.labels.image_folders import ImageFile, list_images
 from sisug.labels.label_files import read_label_set
 from sisug.labels.label_sets import LabelSet
 from sisug.labels.mask_files import read_mask

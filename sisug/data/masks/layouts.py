@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from sisug.data.images.scan import check_folder
 from sisug.data.masks.celebamask import IMAGES, OFFICIAL, PARTS, CelebAMaskPairs
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.pairs import Crop, Pairs
 from sisug.errors import DataError, check_local
+from sisug.labels.image_folders import check_folder
 from sisug.labels.label_files import read_label_set
 
 Layout = Literal["image-masks", "celebamask-hq", "images"]
