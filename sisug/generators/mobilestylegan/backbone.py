@@ -1,0 +1,117 @@
+"""MobileStyleGAN behind the contract of the frozen generator (generators)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sisug.errors import ConfigError
+from sisug.generators.backbone import Features, GeneratorBackbone, Precision, Pyramid, default_split
+from sisug.generators.fingerprint import fingerprint as fingerprint_of
+from sisug.generators.mobilestylegan.network import MobileStyleGAN
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FINEST_WITHOUT_COLORS = 4
+"""Times that the image is larger than the finest features at which it can be cut: what lies above is drawn in strips."""
+
+
+class MobileStyleGANBackbone(GeneratorBackbone):
+    """MobileStyleGAN cut at its split. It has no image beside its features: `Features.rgb` is zeros.
+
+    Args:
+        network: with trained weights.
+        mean_style: of many samples, towards which truncation pulls.
+        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most.
+        fingerprint: SHA-256 of the weights; None computes it when it is first asked for.
+        source: file or preset that the weights came from.
+        precision: type in which G2 computes: "fp32"; "bf16"; or "fp16". Styles, features at the split and images are
+            float32 in all of them.
+
+    Raises:
+        ConfigError: the generator has no block of that resolution.
+    """
+
+    mean_style: Tensor
+
+    def __init__(
+        self,
+        network: MobileStyleGAN,
+        mean_style: Float[Tensor, " w_dim"],
+        split: int | None = None,
+        *,
+        fingerprint: str | None = None,
+        source: str = "",
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.precision: Precision = precision
+        self.resolution = network.resolution
+        self.z_dim, self.w_dim, self.num_ws = network.z_dim, network.w_dim, network.num_ws
+        self.split = default_split(self.resolution) if split is None else split
+        if self.split not in self.splits():
+            raise ConfigError(
+                f"split {self.split}",
+                f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
+                f"choose one of them, or leave the split out for {default_split(self.resolution)}",
+            )
+        # Our choice for the image's own size, which has no features: a quarter, as wavelets make of four bands one.
+        self.channels = network.channels | {self.resolution: network.channels[self.resolution // 2] // 4}
+        self.feature_channels = network.channels[self.split]
+        self.register_buffer("mean_style", mean_style)
+        self._fingerprint = fingerprint
+        self.source = source
+        self.freeze()
+
+    @property
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(self.network.state_dict())
+        return self._fingerprint
+
+    def splits(self) -> tuple[int, ...]:
+        return tuple(size for size in self.network.sizes[1:] if size * FINEST_WITHOUT_COLORS <= self.resolution)
+
+    def first_style(self, resolution: int) -> int:
+        return self.network.first_style(resolution)
+
+    def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
+        w: Tensor = self.network.mapping(z)
+        if truncation != 1.0:
+            w = self.mean_style + truncation * (w - self.mean_style)
+        return w[:, None, :].expand(-1, self.num_ws, -1)
+
+    def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
+        with torch.autocast(ws.device.type, enabled=False):
+            ws = ws.float()
+            x = self.network.begin(ws[:, 0])
+            for size in self._sizes(up_to=self.split):
+                x = self.network.grow(x, ws, size)
+        return Features(x, x.new_zeros(len(x), 3, *x.shape[2:]))
+
+    def render(
+        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        with torch.autocast(ws.device.type, enabled=False):
+            x, ws = features.map.to(DTYPES[self.precision]), ws.float()
+            for size in self._sizes(above=self.split):
+                x = self.network.grow(x, ws, size)
+            return self.network.colors(x, ws[:, -1]).float()
+
+    def layers(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Features of every resolution, coarse to fine, in float32: what few-shot segmenters read."""
+        with torch.autocast(ws.device.type, enabled=False):
+            ws = ws.float()
+            maps = [self.network.begin(ws[:, 0])]
+            for size in self._sizes():
+                maps.append(self.network.grow(maps[-1], ws, size))
+        return maps
+
+    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
+        maps = self.layers(ws)
+        return Pyramid(maps, self.network.colors(maps[-1], ws[:, -1].float()))
+
+    def _sizes(self, above: int = 0, up_to: int | None = None) -> tuple[int, ...]:
+        """Resolutions of blocks."""
+        return tuple(s for s in self.network.sizes[1:] if s > above and (up_to is None or s <= up_to))
