@@ -13,6 +13,9 @@ from sisug.generators.backbone import default_split
 from sisug.generators.formats import Source
 from sisug.generators.formats.labels import LabelError
 from sisug.generators.loading import generator_path, source_of
+from sisug.generators.mobilestylegan import MobileStyleGANBackbone
+from sisug.generators.mobilestylegan.inspection import described as described_mobilestylegan
+from sisug.generators.mobilestylegan.native import is_native, read_native
 from sisug.generators.native import discriminator_from_tensors, generator_from_tensors
 from sisug.generators.stylegan2 import Generator
 
@@ -33,13 +36,21 @@ def inspect(
         label: class of the samples, for a class-conditional generator; 0 where none is given.
 
     Raises:
-        CheckpointError: the file is missing, damaged, hostile or no StyleGAN2.
+        CheckpointError: the file is missing, damaged, hostile or no generator that sisug reads.
         ConfigError: `grid` has another suffix, or a number is out of range.
     """
     check_range(seed=seed, truncation=truncation)
     if grid is not None and grid.suffix.lower() != ".png":
         raise ConfigError(f"grid {grid}", "grids are PNG pictures", "name it *.png")
     path = generator_path(file)
+    if is_native(path):
+        network, mean, mark = read_native(path)
+        lines = described_mobilestylegan(path, network, mark)
+        if grid is not None:
+            backbone = MobileStyleGANBackbone(network, mean, fingerprint=mark)
+            save_grid(samples(backbone, seed, truncation), grid, labels=[""] * GRID_ROWS)
+            lines.append(f"{GRID_ROWS * GRID_COLUMNS} samples in {grid} (seed {seed}, truncation {truncation:g})")
+        return "\n".join(lines)
     try:
         source = source_of(path, label)
     except LabelError:
@@ -92,7 +103,7 @@ def described(path: Path, source: Source, generator: Generator) -> list[str]:
 
 
 @torch.no_grad()
-def samples(generator: Generator, seed: int, truncation: float) -> list[torch.Tensor]:
+def samples(generator: Generator | MobileStyleGANBackbone, seed: int, truncation: float) -> list[torch.Tensor]:
     """Rows of seeded images in [-1, 1], with constant noise.
 
     Args:

@@ -8,10 +8,13 @@ from typing import Any
 
 from sisug.common.fingerprint import checksum, fingerprint
 from sisug.errors import CheckpointError, FingerprintMismatch, check_local
-from sisug.generators.backbone import Precision, StyleGAN2Backbone
+from sisug.generators.backbone import GeneratorBackbone, Precision, StyleGAN2Backbone
 from sisug.generators.discriminator import Discriminator
 from sisug.generators.formats import Family, Source, read_source
 from sisug.generators.formats.source import checked_settings
+from sisug.generators.mobilestylegan.backbone import MobileStyleGANBackbone
+from sisug.generators.mobilestylegan.conversion import beside_others, converted
+from sisug.generators.mobilestylegan.native import is_native, read_native
 from sisug.generators.native import discriminator_from_tensors, generator_from_tensors, read_sidecar
 from sisug.generators.preset import preset, preset_file, preset_names
 from sisug.generators.stylegan2 import Generator
@@ -39,7 +42,7 @@ def generator_path(path_or_preset: str | Path) -> Path:
             f"there is no such file, and the presets are: {', '.join(preset_names())}",
             "check the path or name a preset",
         )
-    return path
+    return converted(path, beside_others(path)) if path.suffix == ".whl" else path
 
 
 def load_network(path_or_preset: str | Path, label: int | None = None) -> Generator:
@@ -58,7 +61,7 @@ def load_network(path_or_preset: str | Path, label: int | None = None) -> Genera
 
 def load_generator(
     path_or_preset: str | Path, split: int | None = None, *, label: int | None = None, precision: Precision = "fp32"
-) -> StyleGAN2Backbone:
+) -> GeneratorBackbone:
     """Load a generator as the frozen backbone.
 
     Args:
@@ -74,6 +77,10 @@ def load_generator(
         ConfigError: the generator has no features of that resolution.
     """
     path = generator_path(path_or_preset)
+    if is_native(path):
+        network, mean, mark = read_native(path)
+        source_name = str(path_or_preset)
+        return MobileStyleGANBackbone(network, mean, split, fingerprint=mark, source=source_name, precision=precision)
     source = source_of(path, label, discriminator=False)
     recorded = source.description.get("fingerprint") if source.family is Family.SISUG else None
     return StyleGAN2Backbone(
@@ -96,6 +103,8 @@ def load_discriminator(path_or_preset: str | Path, label: int | None = None) -> 
         CheckpointError: the file is missing, unreadable or its discriminator does not fit.
     """
     path = generator_path(path_or_preset)
+    if is_native(path):
+        return None
     tensors = source_of(path, label).discriminator
     return discriminator_from_tensors(tensors, f"discriminator of {path}") if tensors else None
 

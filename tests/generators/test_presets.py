@@ -21,7 +21,7 @@ from sisug.generators.native import write_native
 from sisug.generators.preset import Preset, place_of, preset, preset_file, preset_names
 from sisug.labels.label_sets import LABEL_SETS
 
-NAMES = ["afhq-cat", "avatars", "celebahq", "ffhq", "lsun-bedroom", "lsun-church"]
+NAMES = ["afhq-cat", "avatars", "celebahq", "faces", "ffhq", "lsun-bedroom", "lsun-church"]
 PHOTOS = [name for name in NAMES if name != "avatars"]
 PUBLISHERS = ("https://api.ngc.nvidia.com/", "https://nvlabs-fi-cdn.nvidia.com/")
 
@@ -45,7 +45,7 @@ def test_entries_are_complete(name: str) -> None:
     entry = preset(name)
     assert entry.name == name
     assert Path(entry.file).name == entry.file
-    assert entry.family in {"native", "nvidia", "tensorflow", "rosinality", "genforce"}
+    assert entry.family in {"native", "nvidia", "tensorflow", "rosinality", "genforce", "mobilestylegan"}
     assert entry.licence
     assert entry.data_licence
     assert entry.note

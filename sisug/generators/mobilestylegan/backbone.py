@@ -6,14 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sisug.common.fingerprint import fingerprint as fingerprint_of
 from sisug.errors import ConfigError
 from sisug.generators.backbone import Features, GeneratorBackbone, Precision, Pyramid, default_split
-from sisug.generators.fingerprint import fingerprint as fingerprint_of
 from sisug.generators.mobilestylegan.network import MobileStyleGAN
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FINEST_WITHOUT_COLORS = 4
-"""Times that the image is larger than the finest features at which it can be cut: what lies above is drawn in strips."""
 
 
 class MobileStyleGANBackbone(GeneratorBackbone):
@@ -71,7 +69,7 @@ class MobileStyleGANBackbone(GeneratorBackbone):
         return self._fingerprint
 
     def splits(self) -> tuple[int, ...]:
-        return tuple(size for size in self.network.sizes[1:] if size * FINEST_WITHOUT_COLORS <= self.resolution)
+        return cuts(self.network)
 
     def first_style(self, resolution: int) -> int:
         return self.network.first_style(resolution)
@@ -115,3 +113,11 @@ class MobileStyleGANBackbone(GeneratorBackbone):
     def _sizes(self, above: int = 0, up_to: int | None = None) -> tuple[int, ...]:
         """Resolutions of blocks."""
         return tuple(s for s in self.network.sizes[1:] if s > above and (up_to is None or s <= up_to))
+
+
+def cuts(network: MobileStyleGAN) -> tuple[int, ...]:
+    """Resolutions at which a network can be cut: from 8 px to a quarter of the image's.
+
+    Above that, no features are kept as a whole: the last block and its colors are drawn in strips.
+    """
+    return tuple(size for size in network.sizes[1:] if 4 * size <= network.resolution)

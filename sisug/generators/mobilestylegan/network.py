@@ -98,7 +98,9 @@ class SeparableConv(nn.Module):
         return F.leaky_relu(x + self.noise.to(x.dtype), LEAKY_SLOPE)
 
 
-def inverse_wavelet(x: Float[Tensor, "batch band_channel height width"]) -> Float[Tensor, "batch channel height2 width2"]:
+def inverse_wavelet(
+    x: Float[Tensor, "batch band_channel height width"],
+) -> Float[Tensor, "batch channel height2 width2"]:
     """Haar synthesis by sums and differences, without its factor of 1/2, which the weights before it hold.
 
     Args:

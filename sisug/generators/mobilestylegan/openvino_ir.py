@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from xml.parsers import expat
 
 import numpy as np
@@ -18,7 +19,7 @@ MOST_XML = 4 << 20
 MOST_ELEMENTS = 100_000
 MOST_DEPTH = 12
 MOST_DIMENSIONS = 8
-TYPES = {"f32": np.dtype("<f4"), "i64": np.dtype("<i8"), "i32": np.dtype("<i4")}
+TYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "i64": np.dtype("<i8"), "i32": np.dtype("<i4")}
 
 
 class GraphError(Exception):
