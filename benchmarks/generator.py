@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from sisug.common.provenance import machine
 from sisug.generators import Generator
-from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.stylegan2 import SynthesisLayer, SynthesisNetwork
+from sisug.generators.stylegan2_backbone import StyleGAN2Backbone
 from sisug.training.memory import keep_freed_memory
 
 MATRIX = 2048  # rows and columns of the product that gives the peak

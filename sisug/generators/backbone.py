@@ -1,17 +1,15 @@
-"""The frozen generator, cut in two at its split (generators): what every later stage of the method builds on."""
+"""The contract of the frozen generator, cut in two at its split (generators): what every later stage builds on."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sisug.common.fingerprint import fingerprint as fingerprint_of
 from sisug.errors import ConfigError
-from sisug.generators.stylegan2 import Generator
 
 Backbone = TypeVar("Backbone", bound="GeneratorBackbone")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -30,46 +28,37 @@ class Features(NamedTuple):
     rgb: Float[Tensor, "batch 3 height width"]
 
 
-class Pyramid(NamedTuple):
-    """All that a generator knows about an image.
-
-    Args:
-        maps: features after the last convolution of every block, from 4 px up.
-        image: in [-1, 1] (a generator may overshoot).
-    """
-
-    maps: list[Float[Tensor, "batch map_channel map_height map_width"]]
-    image: Float[Tensor, "batch 3 height width"]
-
-
 class GeneratorBackbone(nn.Module, ABC):
     """An unconditional generator G = G2(G1(.)), always frozen and in evaluation mode (paper, Fig. 2: both halves carry
     a snowflake).
 
+    A subclass sets the attributes, writes `map`, `features`, `render` and `layers`, and calls `freeze()` at the end of
+    its constructor; `sisug.testing.check_backbone` says whether it keeps the contract. Images and features are square,
+    their sizes powers of two, and features lie under the pixels that they become. So StyleGAN3 does not fit, whose
+    features reach beyond the image, nor does a diffusion model, whose image is no function of one feature map.
+
     Attributes:
         resolution: height and width of the images, pixels.
-        split: height and width of the features that pass from G1 to G2.
-        feature_channels: channels of those features.
-        channels: resolution in pixels to channels, from 4 up to the image's; sizes an adversary of equal strength.
-        num_ws: styles an image takes.
+        split: height and width of the features that pass from G1 to G2, pixels.
+        feature_channels: number of channels of those features.
+        num_ws: number of styles that an image takes.
         z_dim: size of a latent.
         w_dim: size of a style.
-        source: file or preset that the weights came from.
+        source: file, preset or class that it came from, for messages.
+        reference: how a configuration names it, which checkpoints of later stages repeat: a preset, a file, or
+            `class_path` with `init_args`; None for one that was made in Python.
     """
 
     resolution: int
     split: int
     feature_channels: int
-    channels: dict[int, int]
     num_ws: int
     z_dim: int
     w_dim: int
-    source: str
+    source: str = ""
+    reference: str | dict[str, Any] | None = None
 
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights, which checkpoints of later stages name."""
+    _fingerprint: tuple[tuple[int, ...], str] | None = None
 
     @abstractmethod
     def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
@@ -94,16 +83,75 @@ class GeneratorBackbone(nn.Module, ABC):
         return self.render(self.features(ws), ws).float().clamp(-1, 1)
 
     @abstractmethod
-    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
-        """Features of every resolution and the image, in float32: what few-shot segmenters read."""
+    def layers(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Features after every layer, coarse to fine, in float32: what few-shot segmenters and LinearGAN read. Those
+        at the split are among them.
+        """
 
-    @abstractmethod
+    def layers_and_images(
+        self, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> tuple[list[Float[Tensor, "batch _ _ _"]], Float[Tensor, "batch 3 height width"]]:
+        """`layers` and `images` of the same styles; a subclass may take both from one pass."""
+        return self.layers(ws), self.images(ws)
+
+    def discriminator(self) -> nn.Module | None:
+        """Its own discriminator, a new copy at every call, from which stages 1 and 2 may start: images in [-1, 1] to
+        one logit each (batch, 1). None where there is none.
+        """
+        return None
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """Resolution in pixels to channels, from 4 up to the image's: sizes a new discriminator of equal strength.
+
+        Halved with every doubling of the resolution, 512 at most, as in StyleGAN2 (our choice).
+        """
+        at_one_pixel = self.feature_channels * self.split
+        sizes = [2**i for i in range(2, self.resolution.bit_length())]
+        return {size: min(512, max(8, at_one_pixel // size)) for size in sizes}
+
+    @property
+    def layered_styles(self) -> bool:
+        """Whether coarse and fine layers take styles of their own, so that style mixing changes colours and leaves the
+        layout.
+        """
+        return self.num_ws > 1
+
     def first_style(self, resolution: int) -> int:
-        """Index of the first style that acts at `resolution`; those before it act below."""
+        """Index of the first style that acts at `resolution`; those before it act below.
 
-    @abstractmethod
+        Raises:
+            ConfigError: its styles are not layered.
+        """
+        raise ConfigError(
+            f"the generator {self.source or type(self).__name__} with styles of single layers",
+            "one style acts on all of its layers",
+            "leave out what mixes styles, or take a generator with layered styles, such as StyleGAN2",
+        )
+
     def splits(self) -> tuple[int, ...]:
-        """Resolutions at which this generator can be cut."""
+        """Resolutions at which this generator can be cut, pixels."""
+        return (self.split,)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, which checkpoints of later stages name."""
+        versions = self._versions()
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            self._fingerprint = (versions, fingerprint_of(self.weights()))
+        return self._fingerprint[1]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that `fingerprint` covers."""
+        return dict(self.state_dict())
+
+    def remember(self, fingerprint: str) -> None:
+        """Take a fingerprint that is known from the weights' file; it holds until they change."""
+        self._fingerprint = (self._versions(), fingerprint)
+
+    def _versions(self) -> tuple[int, ...]:
+        """Counts of changes in place: a fingerprint that is known already holds as long as they stay."""
+        return tuple(0 if value.is_inference() else value._version for value in self.weights().values())
 
     def forward(
         self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0
@@ -126,143 +174,6 @@ class GeneratorBackbone(nn.Module, ABC):
         before training.)
         """
         return super().requires_grad_(False)
-
-
-class StyleGAN2Backbone(GeneratorBackbone):
-    """StyleGAN2 behind the contract, with constant noise, so that features are a function of the styles (our choice).
-
-    Args:
-        generator: network with trained weights.
-        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most (the paper's figures
-            show 64).
-        fingerprint: SHA-256 of the weights; None computes it when it is first asked for.
-        source: file or preset that the weights came from.
-        precision: type in which G2's blocks compute, those above the split: "fp32"; "bf16"; or "fp16", in which only
-            the finest resolutions compute that the file was trained with (`Generator.num_fp16_res`, never below 8 px),
-            and none where it names none. Styles, features at the split, the sum of colours and images are float32 in
-            all of them. With "fp32", autocast may choose the type of G2.
-
-    Raises:
-        ConfigError: the generator has no block of that resolution.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        split: int | None = None,
-        *,
-        fingerprint: str | None = None,
-        source: str = "",
-        precision: Precision = "fp32",
-    ) -> None:
-        super().__init__()
-        self.generator = generator
-        self.precision: Precision = precision
-        self.resolution = generator.resolution
-        self.z_dim = generator.z_dim
-        self.w_dim = generator.w_dim
-        self.num_ws = generator.synthesis.num_ws
-        self.split = default_split(self.resolution) if split is None else split
-        if self.split not in self.splits():
-            raise ConfigError(
-                f"split {self.split}",
-                f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
-                f"choose one of them, or leave the split out for {default_split(self.resolution)}",
-            )
-        self.channels = generator.channels
-        self.feature_channels = generator.channels[self.split]
-        self._fingerprint = fingerprint
-        self.source = source
-        # channels_last is twice as fast on CPUs. Transposed convolutions read weights the other way round, with output
-        # channels innermost, and would copy them at every call.
-        for name, parameter in generator.named_parameters():
-            if name.endswith(".conv0.weight"):
-                out, into, height, width = parameter.shape
-                turned = parameter.data.flatten(1).t().contiguous()
-                parameter.data = turned.view(into, height, width, out).permute(3, 0, 1, 2)
-            elif parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.freeze()
-
-    @property
-    def fingerprint(self) -> str:
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint_of(self.generator.state_dict())
-        return self._fingerprint
-
-    def splits(self) -> tuple[int, ...]:
-        return tuple(self.generator.synthesis.resolutions)
-
-    def first_style(self, resolution: int) -> int:
-        return self.generator.synthesis.first_ws(resolution)
-
-    def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
-        styles: Tensor = self.generator.mapping(z, truncation)
-        return styles
-
-    def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
-        synthesis = self.generator.synthesis
-        with torch.autocast(ws.device.type, enabled=False):
-            ws = ws.float()
-            x: Tensor | None = None
-            rgb: Tensor | None = None
-            for resolution in synthesis.resolutions:
-                block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
-                x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
-                if rgb is not None:
-                    rgb = block.upsample_rgb(rgb)
-                if resolution == self.split:
-                    break
-                rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
-        assert x is not None
-        return Features(x, x.new_zeros(x.shape[0], synthesis.img_channels, *x.shape[2:]) if rgb is None else rgb)
-
-    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
-        synthesis = self.generator.synthesis
-        maps: list[Tensor] = []
-        rgb: Tensor | None = None
-        with torch.autocast(ws.device.type, enabled=False):
-            ws = ws.float()
-            for resolution in synthesis.resolutions:
-                block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
-                maps.append(block.convolve(maps[-1] if maps else None, ws[:, i : i + block.num_convs], "const"))
-                rgb = None if rgb is None else block.upsample_rgb(rgb)
-                rgb = block.colour(maps[-1], ws[:, i + block.num_convs], rgb)
-        assert rgb is not None
-        return Pyramid(maps, rgb)
-
-    def render(
-        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        if self.precision == "fp32":
-            return self._render(features, ws)
-        with torch.autocast(ws.device.type, enabled=False):
-            return self._render(Features(features.map.float(), features.rgb.float()), ws.float())
-
-    def _dtype(self, resolution: int) -> torch.dtype | None:
-        """Type in which the block at `resolution` computes above the split; None for that of its input."""
-        if self.precision == "fp32":
-            return None
-        if self.precision == "bf16":
-            return torch.bfloat16
-        finest = 2 * self.resolution >> self.generator.num_fp16_res
-        return torch.float16 if resolution >= max(finest, 8) else torch.float32
-
-    def _render(
-        self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        synthesis = self.generator.synthesis
-        x = features.map
-        # Where only the last block gives colours, there is no image before it.
-        rgb = features.rgb if synthesis.architecture == "skip" else None
-        for resolution in synthesis.resolutions[synthesis.resolutions.index(self.split) :]:
-            block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
-            if resolution != self.split:
-                x = block.convolve(x.to(self._dtype(resolution)), ws[:, i : i + block.num_convs], "const")
-                rgb = None if rgb is None else block.upsample_rgb(rgb)
-            rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
-        assert rgb is not None
-        return rgb if self.precision == "fp32" else rgb.float()
 
 
 def default_split(resolution: int) -> int:

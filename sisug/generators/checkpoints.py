@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sisug.common.state_dicts import differences, listed, part_of
 from sisug.errors import CheckpointError, FingerprintMismatch, check_local
 from sisug.generators.backbone import GeneratorBackbone
-from sisug.generators.loading import load_generator
+from sisug.generators.loading import GeneratorReference, recorded_generator
 
 NAMED = "it does not name the generator that it belongs to"
 """Why a checkpoint without a generator's fingerprint is refused."""
@@ -113,33 +113,35 @@ def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return content
 
 
-def find_generator(record: Mapping[str, Any], split: int | None, given: str | None, path: Path) -> GeneratorBackbone:
+def find_generator(
+    record: Mapping[str, Any], split: int | None, given: GeneratorReference | Path | None, path: Path
+) -> GeneratorBackbone:
     """The generator that a file of a later stage names.
 
     Args:
         record: its source and fingerprint, as the file has them.
         split: resolution of the cut, pixels.
-        given: file or preset that the user gives in its place; None for none.
+        given: what the user gives in its place; None for nothing.
         path: the file that names it.
 
     Raises:
-        CheckpointError: it is not where it was.
+        CheckpointError: it is not where it was, or its class is no part of sisug and must be given.
         FingerprintMismatch: its weights are others.
     """
-    source = str(record.get("source")) if given is None else given
+    source = record.get("source")
     try:
-        generator = load_generator(source, split)
+        generator = recorded_generator(source, split, given, path)
     except CheckpointError as error:
-        if given is not None:
+        if given is not None or isinstance(source, Mapping):
             raise
         raise CheckpointError(
-            f"{path} needs the generator {source!r} (fingerprint {str(record.get('fingerprint'))[:12]})",
+            f"{path} needs the generator {str(source)!r} (fingerprint {str(record.get('fingerprint'))[:12]})",
             str(error),
             "where is it now? Give it with the option generator",
         ) from error
     if generator.fingerprint != record.get("fingerprint"):
         raise FingerprintMismatch(
-            f"{path} was trained with the generator {record.get('source')!r} ({str(record.get('fingerprint'))[:12]})",
+            f"{path} was trained with the generator {source!r} ({str(record.get('fingerprint'))[:12]})",
             f"{generator.source!r} has other weights ({generator.fingerprint[:12]})",
             "give that generator",
         )

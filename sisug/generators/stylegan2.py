@@ -233,7 +233,12 @@ class SynthesisBlock(nn.Module):
         if x is None:
             x = self.const[None].expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
             return self.conv1(x, ws[:, 0], noise_mode)
-        out: Tensor = self.conv1(self.conv0(x, ws[:, 0], noise_mode), ws[:, 1], noise_mode)
+        return self.join(x, self.conv1(self.conv0(x, ws[:, 0], noise_mode), ws[:, 1], noise_mode))
+
+    def join(
+        self, x: Float[Tensor, "batch in height width"], out: Float[Tensor, "batch out out_height out_width"]
+    ) -> Float[Tensor, "batch out out_height out_width"]:
+        """What the convolutions made of the block's input, with the residual path where there is one."""
         # The sum of two paths keeps the variance of one (StyleGAN2, section 4.1).
         return out if self.skip is None else (self.skip(x) + out) * math.sqrt(0.5)
 

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sisug.common.seeding import fixed_latents, generator_for
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, check_range
-from sisug.generators import Discriminator, Features, load_discriminator
+from sisug.generators import Discriminator, Features
 from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import generator_adversarial_loss
 from sisug.labels.label_files import read_label_set
@@ -163,9 +163,9 @@ class MapperModule(LightningModule):
         self.mapper = Mapper(*sizes, width=width).to(memory_format=torch.channels_last)
         self.average = ExponentialMovingAverage(self.mapper, ema_half_life_images)
         self.rearranger_average = ExponentialMovingAverage(self.rearranger, ema_half_life_images)
-        self.discriminator: Discriminator | None = None
+        self.discriminator: nn.Module | None = None
         if adversarial_weight > 0:
-            pretrained = load_discriminator(self.generator.source)
+            pretrained = self.generator.discriminator()
             self.discriminator = Discriminator(self.generator.channels) if pretrained is None else pretrained
             self.discriminator.to(memory_format=torch.channels_last)
         self.reader: Reader | None = None

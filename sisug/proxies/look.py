@@ -78,19 +78,21 @@ def part_covariance(
     return torch.einsum("ikc,ikd->cd", deviation, deviation) / weight.sum().clamp_min(1)
 
 
-def look_free_projection(mixing: Covariance, parts: Covariance | None = None) -> Covariance:
+def look_free_projection(mixing: Covariance | None, parts: Covariance | None = None) -> Covariance:
     """The symmetric matrix that whitens features by their look: its square is the inverse of the look's covariance.
 
     Args:
-        mixing: covariance under style mixing.
-        parts: covariance of part means between images, once there are clusters.
+        mixing: covariance under style mixing; None where styles are not layered.
+        parts: covariance of part means between images, once there are clusters; one of both is needed.
     """
-    look = of_mean_variance_one(mixing)
+    look = None if mixing is None else of_mean_variance_one(mixing)
     if parts is not None:
-        look = look + PART_WEIGHT * of_mean_variance_one(parts)
+        varies = PART_WEIGHT * of_mean_variance_one(parts)
+        look = varies if look is None else look + varies
+    assert look is not None
     look = look + RIDGE * torch.eye(len(look), device=look.device)
     values, vectors = torch.linalg.eigh(look.double())
-    return (vectors @ torch.diag(values.rsqrt()) @ vectors.t()).to(mixing.dtype)
+    return (vectors @ torch.diag(values.rsqrt()) @ vectors.t()).to(look.dtype)
 
 
 def of_mean_variance_one(covariance: Covariance) -> Covariance:

@@ -204,10 +204,20 @@ class OnlineClustering(Callback):
         return features, rows.gather(1, picks[:, :, None].expand(-1, -1, rows.shape[2]))
 
     def _mixing(self, trainer: Trainer, pl_module: LightningModule) -> Float[Tensor, "channel channel"] | None:
-        """Covariance under style mixing over all ranks, where the codebook still needs its projection."""
+        """Covariance under style mixing over all ranks, where the codebook still needs its projection and styles are
+        layered.
+        """
         module = cast(ClusteredModule, pl_module)
         generator, codebook = module.generator, module.codebook
-        if codebook.normalisation != "look-free" or codebook.is_fitted:
+        if not needs_projection(codebook):
+            return None
+        if not generator.layered_styles:
+            if trainer.is_global_zero:
+                logger.warning(
+                    "The generator %s has no layered styles: features are whitened by how parts differ between samples "
+                    "alone, without style mixing",
+                    generator.source,
+                )
             return None
         groups = max(1, math.ceil(self.sample_images / (2 * _VARIANTS * trainer.world_size)))
         stream = self._stream(trainer, module, "style mixing")
@@ -239,8 +249,8 @@ class OnlineClustering(Callback):
                 rows.flatten(0, 1), clusters, seed=seed, initial=start, iterations=iterations, backend=self.backend
             ), None
         projection = None
-        if mixing is not None:
-            projection = look_free_projection(mixing)
+        if needs_projection(codebook):
+            projection = codebook.projection if mixing is None else look_free_projection(mixing)
             for _ in range(_ROUNDS):
                 # Parts are known once there are clusters, and clusters are parts once the look is out: in turns.
                 projected = rows @ projection
@@ -263,6 +273,11 @@ class OnlineClustering(Callback):
             backend=self.backend,
         )
         return fit, projection
+
+
+def needs_projection(codebook: Codebook) -> bool:
+    """Whether the look is still to be divided out of what the codebook clusters."""
+    return codebook.normalisation == "look-free" and not codebook.is_fitted
 
 
 def features_of(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sisug.common.provenance import git_commit
 from sisug.generators.checkpoints import images_seen
 from sisug.rearranger.trained import REMEDY, load_rearranger, write_rearranger
 
 
-def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
+def export(checkpoint: Path, out: Path, generator: str | dict[str, Any] | None = None) -> str:
     """Write a trained rearranger and its codebook in half precision, with a record of what they belong to.
 
     Args:
         checkpoint: ``.ckpt`` file of a run.
         out: ``.safetensors`` file to write; its record lies beside it as ``.json``.
-        generator: file or preset in the place of the one that the checkpoint names.
+        generator: preset, file or class in the place of the generator that the checkpoint names.
 
     Returns:
         A line with the file and its size.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from sisug.errors import ConfigError
 from sisug.generators import Discriminator
 
 
@@ -22,16 +23,27 @@ class MaskedDiscriminator(nn.Module):
     Args:
         channels: resolution in pixels to channels, from 4 up to the image's.
         clusters: labels of the proxy masks; 0 sees the image alone.
-        pretrained: the generator's own discriminator to start from; a new one where its file has none.
+        pretrained: the generator's own discriminator to start from; None for a new one.
+
+    Raises:
+        ConfigError: one of another kind than StyleGAN2's is to see masks.
     """
 
-    def __init__(self, channels: Mapping[int, int], clusters: int, pretrained: Discriminator | None = None) -> None:
+    def __init__(self, channels: Mapping[int, int], clusters: int, pretrained: nn.Module | None = None) -> None:
         super().__init__()
-        self.network = Discriminator(channels) if pretrained is None else pretrained
-        width = self.network.get_parameter(f"b{self.network.resolutions[0]}.conv0.weight").shape[1]
-        self.label = nn.Embedding(clusters, width) if clusters else None
-        if self.label is not None and pretrained is not None:
-            nn.init.zeros_(self.label.weight)  # at first it judges as it did
+        self.network: nn.Module = Discriminator(channels) if pretrained is None else pretrained
+        self.label: nn.Embedding | None = None
+        if clusters:
+            if not isinstance(self.network, Discriminator):
+                raise ConfigError(
+                    f"mask_discriminator with the generator's own {type(self.network).__name__}",
+                    "only StyleGAN2's discriminator can see masks",
+                    "leave mask_discriminator out",
+                )
+            width = self.network.get_parameter(f"b{self.network.resolutions[0]}.conv0.weight").shape[1]
+            self.label = nn.Embedding(clusters, width)
+            if pretrained is not None:
+                nn.init.zeros_(self.label.weight)  # at first it judges as it did
 
     def condition(
         self, mask: Int64[Tensor, "batch size size"], height: int
@@ -44,11 +56,22 @@ class MaskedDiscriminator(nn.Module):
     def features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> list[Float[Tensor, "batch channel block_height block_width"]]:
-        """Features after every block, of the image alone: a perceptual space."""
+        """Features after every block, of the image alone: a perceptual space.
+
+        Raises:
+            ConfigError: the generator's own discriminator is of another kind than StyleGAN2's.
+        """
+        if not isinstance(self.network, Discriminator):
+            raise ConfigError(
+                f"a perceptual loss with the generator's own {type(self.network).__name__}",
+                "it compares features of StyleGAN2's discriminator",
+                "set perceptual_weight to 0",
+            )
         return self.network.features(images)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], mask: Int64[Tensor, "batch size size"]
     ) -> Float[Tensor, "batch 1"]:
-        logits: Tensor = self.network(images, self.condition(mask, images.shape[2]))
+        seen = () if self.label is None else (self.condition(mask, images.shape[2]),)
+        logits: Tensor = self.network(images, *seen)
         return logits

@@ -6,13 +6,12 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from sisug.common.seeding import generator_for
 from sisug.errors import CodebookError, ConfigError, check_range
-from sisug.generators import Features, load_discriminator, load_generator
+from sisug.generators import Features, GeneratorReference, generator_record, generator_reference, load_generator
 from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import discriminator_adversarial_loss, generator_adversarial_loss, r1_penalty
 from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
@@ -30,10 +29,11 @@ from sisug.rearranger.pipeline import RearrangementPipeline, SourceSamples
 from sisug.rearranger.result import Rearrangement
 from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
+from sisug.training.own_classes import OwnClasses
 from sisug.types import Images, Latents, ProxyMasks
 
 
-class RearrangerModule(LightningModule):
+class RearrangerModule(OwnClasses):
     """Trains the rearranger on random samples of a frozen generator, without any label.
 
     Every batch is laid out partly as itself (self-reconstruction) and partly as its neighbours (mask, style and
@@ -46,7 +46,8 @@ class RearrangerModule(LightningModule):
     (decibel, images), and the same under `test/`.
 
     Args:
-        generator: file or preset of the frozen generator.
+        generator: preset or file of the frozen generator; or any `GeneratorBackbone`, by its full name, by
+            `class_path` and `init_args`, or in Python the object itself.
         split: resolution of the cut, pixels; None for the generator's default.
         clusters: K, labels of the proxy masks.
         normalisation: what the codebook clusters, see `Codebook`.
@@ -86,7 +87,7 @@ class RearrangerModule(LightningModule):
 
     def __init__(
         self,
-        generator: str = "avatars",
+        generator: GeneratorReference = "avatars",
         split: int | None = None,
         clusters: int = 40,
         normalisation: Normalisation = "look-free",
@@ -130,7 +131,8 @@ class RearrangerModule(LightningModule):
         check_range(discriminator_learning_rate=discriminator_learning_rate)
         if width % 8:
             raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["generator"])
+        self.save_hyperparameters({"generator": generator_reference(generator)})  # plain data, as checkpoints hold it
         self.automatic_optimization = False
         self.register_load_state_dict_post_hook(generator_may_be_missing)  # type: ignore[no-untyped-call]
         self.generator = load_generator(generator, split)
@@ -147,7 +149,7 @@ class RearrangerModule(LightningModule):
         ).to(memory_format=torch.channels_last)
         self.average = ExponentialMovingAverage(self.rearranger, ema_half_life_images)
         self.discriminator = MaskedDiscriminator(
-            self.generator.channels, clusters if mask_discriminator else 0, load_discriminator(generator)
+            self.generator.channels, clusters if mask_discriminator else 0, self.generator.discriminator()
         ).to(memory_format=torch.channels_last)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
@@ -375,7 +377,7 @@ class RearrangerModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the generator's weights out, and name them by their fingerprint."""
         checkpoint["state_dict"] = without_generator(checkpoint["state_dict"])
-        checkpoint["generator"] = {"source": self.generator.source, "fingerprint": self.generator.fingerprint}
+        checkpoint["generator"] = generator_record(self.generator)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other generator weights, or of another architecture, before anything is copied.

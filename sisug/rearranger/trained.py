@@ -16,7 +16,7 @@ from torch import Tensor
 from sisug.common.network_file import read_network_file, write_network_file
 from sisug.common.state_dicts import differences, listed, part_of
 from sisug.errors import CheckpointError
-from sisug.generators import GeneratorBackbone
+from sisug.generators import GeneratorBackbone, GeneratorReference, generator_record
 from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.proxies.codebook import Codebook
 from sisug.rearranger.network import Rearranger
@@ -64,15 +64,18 @@ class TrainedRearranger:
         return RearrangementPipeline(self.generator, self.codebook, self.network)
 
 
-def load_rearranger(path_or_preset: str | Path, generator: str | None = None) -> TrainedRearranger:
+def load_rearranger(
+    path_or_preset: str | Path, generator: GeneratorReference | Path | None = None
+) -> TrainedRearranger:
     """Read a trained rearranger and its generator, on the CPU.
 
     Args:
         path_or_preset: a run's checkpoint, a file of ``write_rearranger``, or the name of one that comes with sisug.
-        generator: file or preset to take in the place of the one that the file names, which may have been moved.
+        generator: preset, file, class or object to take in the place of the generator that the file names: for one
+            that has been moved, or whose class is no part of sisug.
 
     Raises:
-        CheckpointError: a file is missing, damaged or holds something else.
+        CheckpointError: a file is missing, damaged or holds something else; or it names code that is no part of sisug.
         FingerprintMismatch: the generator's weights are others than those that it was trained with.
     """
     path = SHIPPED.get(str(path_or_preset), Path(path_or_preset))
@@ -136,7 +139,7 @@ def tensors_of(trained: TrainedRearranger) -> dict[str, Tensor]:
 
 def reference(trained: TrainedRearranger) -> dict[str, Any]:
     """How files of later stages name the generator."""
-    return {"source": trained.generator.source, "fingerprint": trained.generator.fingerprint}
+    return generator_record(trained.generator)
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from sisug.common.seeding import fixed_latents
 from sisug.generators import GeneratorBackbone
 from sisug.types import Images, Styles
+
+logger = logging.getLogger(__name__)
 
 CANDIDATES = 512
 """Samples of which the nearest ones are where the search starts."""
@@ -64,6 +67,12 @@ def invert(generator: GeneratorBackbone, picture: Images) -> Inversion:
     Source: optimisation in W+ as in Abdal et al., "Image2StyleGAN", 2019, with squared differences at several sizes in
     the place of a perceptual network, whose weights not everybody has; numbers are our choice, measured on avatars.
     """
+    if not generator.layered_styles:
+        logger.warning(
+            "The generator %s has no layered styles: the picture is sought with one style for all layers (W in the "
+            "place of W+), which finds fewer pictures",
+            generator.source,
+        )
     # Callers may have switched gradients off.
     with torch.inference_mode(False), torch.enable_grad():
         return _search(generator, picture.clone())

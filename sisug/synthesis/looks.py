@@ -121,7 +121,7 @@ def look_up(
         fine: styles that replace theirs from the split on.
     """
     generator = rearranger.generator
-    first = generator.first_style(generator.split)
+    first = 0 if fine is None else generator.first_style(generator.split)
     rows: list[Tensor] = []
     maps: list[Tensor] = []
     skips: list[Tensor] = []

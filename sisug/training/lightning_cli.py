@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
+from sisug.common.class_path import foreign_classes
 from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.memory import keep_freed_memory
@@ -108,8 +109,9 @@ class SisugCLI(LightningCLI):
     def _take(self, stored: dict[str, Any], path: str) -> None:
         """Put a checkpoint's hyperparameters in the place of the configuration's; it may not name code of its own."""
         section = self.config[self.config["subcommand"]]
-        allowed = set(_class_paths(section.as_dict()))
-        for name in _class_paths({"class_path": stored.get("_class_path"), **stored}):
+        given = section.as_dict()
+        allowed = set(_class_paths(given)) | foreign_classes(given)
+        for name in [*_class_paths({"class_path": stored.get("_class_path"), **stored}), *foreign_classes(stored)]:
             if name not in allowed and not _is_own_class(name):
                 raise CheckpointError(
                     f"the checkpoint {path} names the class {name!r}",

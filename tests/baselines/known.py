@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sisug.baselines.lineargan import LinearExtractor
-from sisug.generators.backbone import Features, GeneratorBackbone, Pyramid
+from sisug.generators.backbone import Features, GeneratorBackbone
 from sisug.labels.label_sets import LabelSet
 
 THREE = LabelSet("three", ("left", "right", "bottom"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
@@ -24,7 +24,7 @@ class KnownGenerator(GeneratorBackbone):
     def __init__(self) -> None:
         super().__init__()
         self.resolution, self.split, self.feature_channels = 16, 8, 4
-        self.channels, self.num_ws, self.z_dim, self.w_dim, self.source = CHANNELS, 2, 6, 6, "known"
+        self.num_ws, self.z_dim, self.w_dim, self.source = 2, 6, 6, "known"
         stream = torch.Generator().manual_seed(5)
         self.patterns = {r: torch.randn(CHANNELS[r], r, r, generator=stream) for r in (4, 8)}
         self.freeze()
@@ -36,21 +36,21 @@ class KnownGenerator(GeneratorBackbone):
     def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         return (truncation * torch.tanh(z))[:, None].expand(-1, self.num_ws, -1)
 
-    def pyramid(self, ws: Tensor) -> Pyramid:
+    def layers(self, ws: Tensor) -> list[Tensor]:
         w = ws[:, 0]
         coarse = [self.patterns[r].to(w) * w[:, -CHANNELS[r] :, None, None] for r in (4, 8)]
         line = ((torch.arange(16) + 0.5) / 8 - 1).to(w)
         ones = torch.ones(len(w), 16, 16).to(w)
         edges = [ones * w[:, i, None, None] for i in (0, 1)]
         fine = torch.stack([ones * line, ones * line[:, None], *edges, ones], dim=1)
-        return Pyramid([*coarse, fine], fine[:, :3])
+        return [*coarse, fine]
 
     def features(self, ws: Tensor) -> Features:
-        middle = self.pyramid(ws).maps[1]
+        middle = self.layers(ws)[1]
         return Features(middle, middle.new_zeros(len(ws), 3, 8, 8))
 
     def render(self, features: Features, ws: Tensor) -> Tensor:
-        return self.pyramid(ws).image
+        return self.layers(ws)[-1][:, :3]
 
     def first_style(self, resolution: int) -> int:
         return 0 if resolution == 4 else 1

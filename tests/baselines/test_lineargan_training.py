@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from baselines.known import THREE, KnownGenerator, true_extractor
 
-from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.training import train_extractor, train_extractor_full
 from sisug.errors import ConfigError, DataError
 from sisug.generators import load_generator
@@ -60,7 +59,7 @@ def test_first_step_follows_the_gradient_in_closed_form():
     rate = 1e-3
     before = train_extractor(GENERATOR, ws, masks, THREE, epochs=1, learning_rate=1e-30)
     after = train_extractor(GENERATOR, ws, masks, THREE, epochs=1, learning_rate=rate)
-    maps = [F.interpolate(each, (16, 16), mode="bilinear") for each in layer_features(GENERATOR, ws)]
+    maps = [F.interpolate(each, (16, 16), mode="bilinear") for each in GENERATOR.layers(ws)]
     columns = torch.cat(maps, dim=1).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
     scores = columns @ before.weight.double().numpy().T
     probabilities = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -185,7 +184,7 @@ def test_numbers_out_of_range_and_no_samples_are_refused():
 def test_one_avatar_teaches_the_large_parts():
     generator, judge = load_generator("avatars"), load_judge()
     ws = generator.map(torch.randn(25, 128, generator=torch.Generator().manual_seed(1)), 0.5)
-    masks = judge.segment(generator.pyramid(ws).image.clamp(-1, 1))
+    masks = judge.segment(generator.images(ws))
     extractor = train_extractor(generator, ws[:1], masks[:1], AVATARS, epochs=1, learning_rate=5e-3)
     score = SegmentationScore(AVATARS.num_classes)
     score.update(extractor.segment(generator, ws[1:]), masks[1:])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sisug.errors import ConfigError
-from sisug.generators import Generator, load_generator
-from sisug.generators.backbone import Precision, StyleGAN2Backbone, default_split
+from sisug.generators import Generator, StyleGAN2Backbone, load_generator
+from sisug.generators.backbone import Precision, default_split
 
 
 def test_contract_of_the_shipped_generator():

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sisug.errors import CheckpointError
 from sisug.generators import load_discriminator, load_generator
-from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.formats import read_source
 from sisug.generators.loading import load_network
+from sisug.generators.stylegan2_backbone import StyleGAN2Backbone
 
 TOLERANCE = 1e-4
 TRUNCATION = 0.7

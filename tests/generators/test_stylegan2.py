@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from sisug import generators
 from sisug.common.fingerprint import fingerprint
 from sisug.generators import Generator, load_generator
-from sisug.generators.backbone import StyleGAN2Backbone
 from sisug.generators.stylegan2 import Architecture
+from sisug.generators.stylegan2_backbone import StyleGAN2Backbone
 
 ASSET = Path(generators.__file__).parent / "assets" / "avatars-64.safetensors"
 

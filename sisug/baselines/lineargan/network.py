@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sisug.baselines.lineargan.layers import layer_features
 from sisug.errors import DataError
 from sisug.generators import GeneratorBackbone
 from sisug.labels.label_sets import LabelSet
@@ -49,7 +48,7 @@ class LinearExtractor(nn.Module):
         """Logits of the classes, in the type of the weights whatever autocast says.
 
         Args:
-            layers: what `layer_features` gives.
+            layers: of `GeneratorBackbone.layers`.
             size: height and width of the logits, pixels.
         """
         with torch.autocast(self.weight.device.type, enabled=False):
@@ -78,7 +77,7 @@ class LinearExtractor(nn.Module):
             DataError: another generator.
         """
         self.check(generator)
-        logits: Tensor = self(layer_features(generator, ws), size or generator.resolution)
+        logits: Tensor = self(generator.layers(ws), size or generator.resolution)
         return logits.argmax(dim=1)
 
     def check(self, generator: GeneratorBackbone) -> None:

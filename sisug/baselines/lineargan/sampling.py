@@ -12,7 +12,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sisug.baselines.lineargan.arithmetic import repeatable_gradients
-from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.losses import search_loss
 from sisug.baselines.lineargan.network import LinearExtractor
 from sisug.common.seeding import fixed_latents
@@ -96,7 +95,7 @@ def sample(
             z = start.clone().requires_grad_()
             optimizer = torch.optim.Adam([z], learning_rate)
             for _ in range(steps):
-                logits = extractor(layer_features(generator, generator.map(z)), masks.shape[-1])
+                logits = extractor(generator.layers(generator.map(z)), masks.shape[-1])
                 loss = search_loss(logits, target, extractor.labels.ignore, z, start, stay_weight, norm_weight)
                 # Searches share no number: the gradient of the sum is that of each.
                 (gradient,) = torch.autograd.grad(loss.sum(), z)

@@ -18,7 +18,6 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from sisug.baselines.lineargan.arithmetic import repeatable_gradients
-from sisug.baselines.lineargan.layers import layer_features
 from sisug.baselines.lineargan.losses import class_loss
 from sisug.baselines.lineargan.network import LinearExtractor, resized
 from sisug.common.seeding import fixed_latents, generator_for
@@ -84,7 +83,7 @@ def train_extractor(
         ws, masks = ws.detach().clone().to(device), masks.clone().to(device)
         size = masks.shape[-1]
         with torch.no_grad():
-            parts = [layer_features(generator, part) for part in torch.split(ws, BATCH)]
+            parts = [generator.layers(part) for part in torch.split(ws, BATCH)]
             layers = [torch.cat(each) for each in zip(*parts, strict=True)]
             # Finer features than the masks would be resized in each step; a linear reading may as well come after.
             layers = [resized(each, size) if each.shape[-1] > size else each for each in layers]
@@ -145,7 +144,7 @@ def train_extractor_full(
         images = generator.images(ws)
         masks = teacher(images).clone()  # a teacher in inference mode gives tensors that no gradient can use
         _check_masks(masks, labels, len(ws))
-        return layer_features(generator, ws), masks
+        return generator.layers(ws), masks
 
     with repeatable_gradients(device):
         extractor = _new(labelled(torch.zeros(1, dtype=torch.int64))[0], labels, generator, seed, weighted=True)

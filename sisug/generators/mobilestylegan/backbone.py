@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sisug.common.fingerprint import fingerprint as fingerprint_of
 from sisug.errors import ConfigError
-from sisug.generators.backbone import Features, GeneratorBackbone, Precision, Pyramid, default_split
+from sisug.generators.backbone import Features, GeneratorBackbone, Precision, default_split
+from sisug.generators.mobilestylegan.native import read_native
 from sisug.generators.mobilestylegan.network import MobileStyleGAN
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,19 +56,20 @@ class MobileStyleGANBackbone(GeneratorBackbone):
                 f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
                 f"choose one of them, or leave the split out for {default_split(self.resolution)}",
             )
-        # Our choice for the image's own size, which has no features: a quarter, as wavelets make of four bands one.
-        self.channels = network.channels | {self.resolution: network.channels[self.resolution // 2] // 4}
         self.feature_channels = network.channels[self.split]
         self.register_buffer("mean_style", mean_style)
-        self._fingerprint = fingerprint
         self.source = source
         self.freeze()
+        if fingerprint is not None:
+            self.remember(fingerprint)
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.network.state_dict())
 
     @property
-    def fingerprint(self) -> str:
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint_of(self.network.state_dict())
-        return self._fingerprint
+    def channels(self) -> dict[int, int]:
+        # Our choice for the image's own size, which has no features: a quarter, as wavelets make of four bands one.
+        return self.network.channels | {self.resolution: self.network.channels[self.resolution // 2] // 4}
 
     def splits(self) -> tuple[int, ...]:
         return cuts(self.network)
@@ -106,13 +109,32 @@ class MobileStyleGANBackbone(GeneratorBackbone):
                 maps.append(self.network.grow(maps[-1], ws, size))
         return maps
 
-    def pyramid(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Pyramid:
+    def layers_and_images(
+        self, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> tuple[list[Float[Tensor, "batch _ _ _"]], Float[Tensor, "batch 3 height width"]]:
         maps = self.layers(ws)
-        return Pyramid(maps, self.network.colors(maps[-1], ws[:, -1].float()))
+        with torch.autocast(ws.device.type, enabled=False):
+            return maps, self.network.colors(maps[-1], ws[:, -1].float()).clamp(-1, 1)
 
     def _sizes(self, above: int = 0, up_to: int | None = None) -> tuple[int, ...]:
         """Resolutions of blocks."""
         return tuple(s for s in self.network.sizes[1:] if s > above and (up_to is None or s <= up_to))
+
+
+def load_backbone(path: Path, split: int | None, precision: Precision) -> MobileStyleGANBackbone:
+    """The generator of a file of sisug's own format.
+
+    Args:
+        path: the file.
+        split: resolution at which to cut it, pixels; None for the default.
+        precision: in which images are rendered.
+
+    Raises:
+        CheckpointError: the file is damaged, too large, of a later version, or holds something else.
+        ConfigError: the generator has no features of that resolution.
+    """
+    network, mean, mark = read_native(path)
+    return MobileStyleGANBackbone(network, mean, split, fingerprint=mark, precision=precision)
 
 
 def cuts(network: MobileStyleGAN) -> tuple[int, ...]:

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sisug.generators.backbone import Pyramid
-
 
 class FewShotNetwork(nn.Module):
     """From the features of every resolution to a class for every pixel.
@@ -19,7 +17,7 @@ class FewShotNetwork(nn.Module):
     the next sample has another (our choice, measured).
 
     Args:
-        channels: of the feature maps, from 4 px up.
+        channels: of the feature maps, coarse to fine.
         num_classes: classes to tell apart.
         width: channels of the first convolution; later ones have half.
 
@@ -42,7 +40,7 @@ class FewShotNetwork(nn.Module):
         """Logits of the classes.
 
         Args:
-            columns: what `columns_of` makes of a pyramid.
+            columns: of `columns_of`.
         """
         logits: Tensor = self.layers(columns)
         return logits
@@ -52,15 +50,27 @@ LARGEST = 128
 """Size that columns have at most, pixels: a generator of 1024 px has 5,000 features a pixel, 20 GB an image."""
 
 
-def columns_of(pyramid: Pyramid) -> Float[Tensor, "batch channel height width"]:
+def last_of_each_size(layers: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Float[Tensor, "batch _ _ _"]]:
+    """The last layer of every resolution, coarse to fine: those before it say little more.
+
+    Args:
+        layers: of `GeneratorBackbone.layers`.
+    """
+    return list({layer.shape[-1]: layer for layer in layers}.values())
+
+
+def columns_of(
+    layers: Sequence[Float[Tensor, "batch _ _ _"]], images: Float[Tensor, "batch 3 image_height image_width"]
+) -> Float[Tensor, "batch channel height width"]:
     """All features of a pixel in one column, normalised, at the image's resolution, or at ``LARGEST``.
 
     Args:
-        pyramid: features of every resolution, and the image.
+        layers: of `GeneratorBackbone.layers`; of each resolution the last one is taken.
+        images: of the same samples, in [-1, 1].
     """
-    side = min(pyramid.image.shape[-1], LARGEST)
-    maps = [F.instance_norm(each.float()) for each in pyramid.maps]
-    sized = [_sized(each, side) for each in [*maps, pyramid.image.float().clamp(-1, 1)]]
+    side = min(images.shape[-1], LARGEST)
+    maps = [F.instance_norm(each.float()) for each in last_of_each_size(layers)]
+    sized = [_sized(each, side) for each in [*maps, images.float()]]
     # Joined with channels last, as convolutions like them; joining such tensors along dim 1 takes ten times longer.
     return torch.cat([each.permute(0, 2, 3, 1) for each in sized], dim=3).permute(0, 3, 1, 2)
 

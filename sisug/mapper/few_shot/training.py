@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -13,9 +14,11 @@ from sisug.common.seeding import generator_for
 from sisug.errors import DataError, check_range
 from sisug.generators import GeneratorBackbone
 from sisug.labels.label_sets import LabelSet
-from sisug.mapper.few_shot.network import FewShotNetwork, columns_of
+from sisug.mapper.few_shot.network import FewShotNetwork, columns_of, last_of_each_size
 from sisug.mapper.few_shot.transfer import named, resized
 from sisug.types import Masks, Styles
+
+logger = logging.getLogger(__name__)
 
 BATCH = 2
 WARP = torch.tensor([[0.08, 0.03, 0.08], [0.03, 0.08, 0.08]])
@@ -64,7 +67,7 @@ class FewShotSegmenter(nn.Module):
                 f"this one is {generator.source} ({generator.fingerprint[:12]}), whose features mean other things",
                 "train a segmenter for it, or give the generator that it was trained for",
             )
-        logits: Tensor = self.network(columns_of(generator.pyramid(ws)))
+        logits: Tensor = self.network(columns_of(*generator.layers_and_images(ws)))
         return logits.float().softmax(dim=1)
 
     def segment(self, generator: GeneratorBackbone, ws: Styles) -> Masks:
@@ -96,7 +99,7 @@ def train_few_shot(
 
     A few labels go further in two ways that cost no label (our choice, measured): each sample is shown in other looks,
     by other styles above the split, which leave its layout; and features and mask are moved, scaled and sheared
-    together.
+    together. Where styles are not layered, samples are shown in their own look alone.
 
     Args:
         generator: frozen; its split decides which styles make the look.
@@ -124,16 +127,25 @@ def train_few_shot(
     counts = labels.histogram(masks)
     if not bool(counts.any()):
         raise DataError("no pixel of the masks is labelled", f"all are {labels.ignore} (ignored)", "label some")
+    if not generator.layered_styles and looks > 1:
+        logger.warning(
+            "The generator %s has no layered styles: the few-shot segmenter sees each labelled sample in its own look "
+            "alone, not in %d, and may know fewer colours",
+            generator.source,
+            looks,
+        )
+        looks = 1
     stream = generator_for(seed=seed, rank=0, images_seen=0, purpose="few-shot segmenter")
     with torch.no_grad():
         shown = in_other_looks(generator, ws, looks, stream)
-        columns = torch.cat([columns_of(generator.pyramid(part)) for part in torch.split(shown, 8)])
+        columns = torch.cat([columns_of(*generator.layers_and_images(part)) for part in torch.split(shown, 8)])
+        channels = [each.shape[1] for each in last_of_each_size(generator.layers(ws[:1]))]
     side = (columns.shape[-1], columns.shape[-1])
     targets = F.interpolate(masks[:, None].float(), side, mode="nearest-exact")[:, 0].long()
     targets = targets.repeat_interleave(looks, dim=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=stream)))
-        network = FewShotNetwork([each.shape[1] for each in generator.pyramid(ws[:1]).maps], labels.num_classes, width)
+        network = FewShotNetwork(channels, labels.num_classes, width)
     network = network.to(columns.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, weight_decay=1e-3)
     for step in range(steps):
@@ -161,6 +173,8 @@ def in_other_looks(
     """
     shown = ws.repeat_interleave(looks, dim=0)
     z = torch.randn(len(shown), generator.z_dim, generator=stream).to(ws.device)
+    if looks == 1:
+        return shown
     others = generator.map(z).clone()
     others[::looks] = ws  # the sample's own look
     first = generator.first_style(generator.split)

@@ -9,7 +9,7 @@ from sisug.errors import ConfigError, DataError
 from sisug.generators import load_generator
 from sisug.labels.label_sets import AVATARS, LabelSet
 from sisug.mapper.few_shot import FewShotSegmenter, train_few_shot
-from sisug.mapper.few_shot.network import columns_of
+from sisug.mapper.few_shot.network import columns_of, last_of_each_size
 from sisug.mapper.few_shot.training import in_other_looks, moved
 from sisug.metrics import SegmentationScore
 from sisug.segmentation.loading import load_judge
@@ -27,17 +27,20 @@ def judged(avatars):
     """Styles of samples and the judge's masks of them."""
     judge = load_judge()
     ws = avatars.map(torch.randn(49, 128, generator=torch.Generator().manual_seed(1)), 0.7)
-    images = torch.cat([avatars.pyramid(part).image for part in torch.split(ws, 25)])
-    return ws, judge.segment(images.clamp(-1, 1))
+    images = torch.cat([avatars.images(part) for part in torch.split(ws, 25)])
+    return ws, judge.segment(images)
 
 
-def test_pyramid_holds_the_image_and_the_features_at_the_split(avatars):
+def test_layers_hold_the_features_at_the_split_and_come_with_the_images(avatars):
     ws = avatars.map(torch.randn(2, 128))
-    pyramid = avatars.pyramid(ws)
+    layers, images = avatars.layers_and_images(ws)
     features = avatars.features(ws)
-    assert [each.shape[-1] for each in pyramid.maps] == [4, 8, 16, 32, 64]
-    assert torch.equal(pyramid.maps[3], features.map)
-    assert torch.equal(pyramid.image, avatars.render(features, ws))
+    assert [each.shape[-1] for each in layers] == [4, 8, 8, 16, 16, 32, 32, 64, 64]
+    last = last_of_each_size(layers)
+    assert [each.shape[-1] for each in last] == [4, 8, 16, 32, 64]
+    assert torch.equal(last[3], features.map)
+    assert torch.equal(images, avatars.render(features, ws).clamp(-1, 1))
+    assert torch.equal(images, avatars.images(ws))
 
 
 def test_one_sample_teaches_the_large_parts(avatars, judged):
@@ -84,7 +87,7 @@ def test_other_looks_keep_the_layout_and_the_first_is_the_samples_own(avatars, j
     first = avatars.first_style(32)
     assert torch.equal(shown[4, :first], ws[1, :first])
     assert not torch.equal(shown[4, first:], ws[1, first:])
-    same = load_judge().segment(avatars.pyramid(shown).image.clamp(-1, 1))
+    same = load_judge().segment(avatars.images(shown))
     agreement = (same == masks[:2].repeat_interleave(3, dim=0)).float().mean()
     other = (masks[2:8] == masks[:6]).float().mean()
     # Differences left, as shares of those between strangers.
@@ -106,9 +109,9 @@ def test_features_and_mask_move_together():
 
 
 def test_columns_do_not_depend_on_brightness_of_features(avatars):
-    pyramid = avatars.pyramid(avatars.map(torch.randn(1, 128)))
-    brighter = pyramid._replace(maps=[3 * each + 5 for each in pyramid.maps])
-    difference = (columns_of(brighter) - columns_of(pyramid)).square().mean().sqrt()
+    layers, images = avatars.layers_and_images(avatars.map(torch.randn(1, 128)))
+    brighter = [3 * each + 5 for each in layers]
+    difference = (columns_of(brighter, images) - columns_of(layers, images)).square().mean().sqrt()
     assert difference < 0.02, "columns have a spread of one; channels of tiny spread keep some difference"
 
 

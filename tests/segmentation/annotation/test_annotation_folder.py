@@ -225,7 +225,7 @@ def test_judged_samples_are_the_judges_masks():
     z = first_samples(generator, 2)
     samples = judged_samples(generator, judge, z, 0.7)
     assert isinstance(samples, LabelledSamples)
-    images = generator.pyramid(generator.map(z, 0.7)).image.clamp(-1, 1)
+    images = generator.images(generator.map(z, 0.7))
     assert (samples.masks == judge(images).argmax(dim=1)).float().mean() > 0.999
     assert (samples.names, samples.labels) == (("sample-000", "sample-001"), judge.labels)
 

@@ -1,0 +1,208 @@
+"""Classes that a configuration names by class_path and init_args (every stage), and which of them a file may name.
+
+What is named stays plain data until it is built, so that hyperparameters, checkpoints and sidecars can hold it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sisug.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
+
+CLASS_LIKE = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Z]\w*")
+"""A class's full name, such as package.module.Name; files are rarely called so, and callers look for a file first."""
+
+
+def class_spec(named: str | Mapping[str, Any], what: str) -> dict[str, Any] | None:
+    """The class that a value names, as plain data: `class_path`, and `init_args` where some were given.
+
+    >>> class_spec("package.module.Name", "generator")
+    {'class_path': 'package.module.Name'}
+    >>> class_spec({"class_path": "package.module.Name", "init_args": {"width": 8}}, "generator")
+    {'class_path': 'package.module.Name', 'init_args': {'width': 8}}
+
+    Args:
+        named: a class's full name; or a mapping with `class_path`, `init_args`, and single arguments beside them, as
+            jsonargparse leaves `--x.init_args.width 8`, which win over those of `init_args`.
+        what: is named, for messages.
+
+    Returns:
+        None for a text that is no class's name.
+
+    Raises:
+        ConfigError: a mapping without a class, or arguments that are no plain data.
+    """
+    if isinstance(named, str):
+        return {"class_path": named} if CLASS_LIKE.fullmatch(named) else None
+    class_path, arguments = named.get("class_path"), named.get("init_args")
+    if not isinstance(class_path, str) or not isinstance(arguments, Mapping | None):
+        raise ConfigError(
+            f"{what} {dict(named)}",
+            "a class is named by class_path, a text, and init_args, its arguments by name",
+            'write {"class_path": "package.module.Name", "init_args": {...}}; on the command line '
+            "--X.class_path package.module.Name --X.init_args.NAME VALUE",
+        )
+    single = {name: value for name, value in named.items() if name not in ("class_path", "init_args")}
+    spec: dict[str, Any] = {"class_path": class_path}
+    if arguments is not None or single:
+        spec["init_args"] = _plain({**(arguments or {}), **single}, f"{what} {class_path}")
+    return spec
+
+
+def build(spec: Mapping[str, Any], base: type[T], what: str, *first: Any) -> T:
+    """An object of the class that a specification names.
+
+    Args:
+        spec: of `class_spec`; its class is imported, so it must come from the user.
+        base: class that it must derive from.
+        what: to call it in messages.
+        first: positional arguments before those of `init_args`.
+
+    Raises:
+        ConfigError: the class cannot be imported, is none of that kind, or takes other arguments.
+    """
+    kind = find_class(spec["class_path"], base, what)
+    arguments = spec.get("init_args") or {}
+    try:
+        inspect.signature(kind).bind(*first, **arguments)
+    except TypeError as error:
+        known = ", ".join(list(inspect.signature(kind).parameters)[len(first) :])
+        raise ConfigError(
+            f"{what} {spec['class_path']} with init_args {arguments}",
+            str(error),
+            f"its arguments are {known}" if known else "it takes none: leave init_args out",
+        ) from error
+    return kind(*first, **arguments)
+
+
+def find_class(class_path: str, base: type[T], what: str) -> type[T]:
+    """The class of that full name, imported.
+
+    Args:
+        class_path: module and name, package.module.Name.
+        base: class that it must derive from.
+        what: to call it in messages.
+
+    Raises:
+        ConfigError: it cannot be imported, or is none of that kind.
+    """
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{what} {class_path!r} cannot be imported",
+            str(error),
+            "correct class_path; a module of your own must be installed, or its folder in PYTHONPATH",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(
+            f"{what} {class_path!r}",
+            f"it is no subclass of {base.__name__}",
+            f"derive it from {base.__module__}.{base.__name__}",
+        )
+    return found
+
+
+def is_own(class_path: object) -> bool:
+    """Whether a class's full name lies in sisug, whose classes a file may name."""
+    return isinstance(class_path, str) and class_path.split(".")[0] == "sisug"
+
+
+def spec_of_file(
+    recorded: Mapping[str, Any], given: Mapping[str, Any] | None, path: Path, what: str, option: str
+) -> dict[str, Any]:
+    """The class to build where a file names one: sisug's own, or the one that the user names too.
+
+    Args:
+        recorded: the file's `class_path` and `init_args`.
+        given: the user's, of `class_spec`; without init_args it takes the file's, where both name the same class.
+        path: the file.
+        what: to call it in messages.
+        option: by which the user gives one.
+
+    Raises:
+        CheckpointError: nothing is given, and the file names foreign code, or does not say how to build it.
+    """
+    if given is not None:
+        same = given["class_path"] == recorded.get("class_path")
+        return {"init_args": recorded.get("init_args") if same else None} | dict(given)
+    spec = {"class_path": recorded.get("class_path"), "init_args": recorded.get("init_args")}
+    arguments = spec["init_args"]
+    if not is_own(spec["class_path"]):
+        raise CheckpointError(
+            f"{path} names the {what} {str(spec['class_path'])[:200]!r}",
+            "that class is no part of sisug, and no file may say which code runs here",
+            f"give it yourself with the option {option}, if you know it: "
+            f"class_path, and init_args (the file has {str(arguments)[:200]})",
+        )
+    if not isinstance(arguments, Mapping):
+        raise CheckpointError(
+            f"{path} names the {what} {str(spec['class_path'])[:200]!r}",
+            "it was made in Python, and the file does not say how",
+            f"give it with the option {option}",
+        )
+    return spec
+
+
+def foreign_classes(values: Any) -> set[str]:
+    """Full names of all classes outside of sisug that settings name, wherever in them.
+
+    Args:
+        values: hyperparameters or configuration; plain data.
+    """
+    found: set[str] = set()
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            names_class = name in ("class_path", "_class_path")
+            may_name_class = name in ("generator", "condition") and CLASS_LIKE.fullmatch(str(value))
+            if isinstance(value, str) and (names_class or may_name_class):
+                found.add(value)
+            else:
+                found |= foreign_classes(value)
+    elif isinstance(values, list | tuple):
+        found = set().union(*map(foreign_classes, values))
+    return {name for name in found if not is_own(name)}
+
+
+def check_stored_classes(stored: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint whose hyperparameters name foreign classes.
+
+    Args:
+        stored: the checkpoint's hyperparameters that are to be taken.
+        path: the checkpoint.
+
+    Raises:
+        CheckpointError: it names one.
+    """
+    foreign = sorted(foreign_classes(stored))
+    if foreign:
+        raise CheckpointError(
+            f"the checkpoint {path} names the class {foreign[0][:200]!r}",
+            "that class is no part of sisug, and no file may say which code runs here",
+            "give it yourself, if you know it, in the call that loads the checkpoint",
+        )
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Data as YAML and JSON have it."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each, where) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, where) for each in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ConfigError(
+        f"{where}: an argument of type {type(value).__name__}",
+        "checkpoints store init_args, as numbers, texts, lists and mappings",
+        "give plain data, or build the object in Python and give that",
+    )
