@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sisug.common.memory import keep_freed_memory
 from sisug.common.provenance import machine
 from sisug.data.avatars import AvatarsDataset
 from sisug.mapper import load_mapper
-from sisug.training.memory import keep_freed_memory
 
 BAR = 1.5
 

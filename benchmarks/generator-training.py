@@ -30,12 +30,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from plain.stylegan2 import plain_images, plain_logits, plain_styles
 from torch import Tensor, nn
 
+from sisug.common.memory import keep_freed_memory
 from sisug.common.provenance import machine
 from sisug.data.avatars.datamodule import AvatarsDataModule
 from sisug.generators.losses import generator_adversarial_loss, r1_penalty
 from sisug.generators.module import GeneratorModule
 from sisug.generators.stylegan2 import SynthesisLayer
-from sisug.training.memory import keep_freed_memory
 from sisug.training.throughput import Throughput
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "train-generator" / "avatars.yaml"

@@ -23,11 +23,11 @@ import torch
 from plain.stylegan2 import plain_images
 from torch import Tensor, nn
 
+from sisug.common.memory import keep_freed_memory
 from sisug.common.provenance import machine
 from sisug.generators import Generator
 from sisug.generators.stylegan2 import SynthesisLayer, SynthesisNetwork
 from sisug.generators.stylegan2_backbone import StyleGAN2Backbone
-from sisug.training.memory import keep_freed_memory
 
 MATRIX = 2048  # rows and columns of the product that gives the peak
 BAR = 1.5

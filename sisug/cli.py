@@ -142,7 +142,7 @@ def _run_tool(arguments: list[str]) -> None:
         if name in TOOLS and len(arguments) >= length:
             from jsonargparse import auto_cli
 
-            from sisug.training.memory import keep_freed_memory
+            from sisug.common.memory import keep_freed_memory
 
             keep_freed_memory()
             options = [_with_underscores(argument) for argument in arguments[length:]]

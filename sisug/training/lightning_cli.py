@@ -18,9 +18,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from sisug import __version__
 from sisug.common.class_path import foreign_classes
+from sisug.common.memory import keep_freed_memory
 from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
 from sisug.training.checkpoint_io import AtomicCheckpointIO
-from sisug.training.memory import keep_freed_memory
 from sisug.training.run_config import RunConfigCallback
 from sisug.training.run_folder import check_run_folder, check_unused
 from sisug.training.run_naming import experiment_folder, newest_last_checkpoint, place_run
