@@ -64,22 +64,21 @@ def measured(args: argparse.Namespace) -> dict[str, list[float]]:
     encoded = trained.condition.extract(image, mask, torch.Generator().manual_seed(0)).expand(args.batch, -1, -1, -1)
     z = torch.randn(args.batch, generator.z_dim, generator=torch.Generator().manual_seed(0))
     ws = generator.map(z, 0.7)
-    features, own = rearranger.features(ws)
+    pipeline = rearranger.pipeline
+    source = pipeline.source(ws)
     target = trained.layouts(encoded)
-    laid_out = rearranger.lay_out(features, own, target)
+    rearranged = pipeline.rearrange(source, target)
 
     def whole() -> None:
-        styles = generator.map(z, 0.7)
-        found, mask = rearranger.features(styles)
-        generator.render(rearranger.lay_out(found, mask, trained.layouts(encoded)), styles)
+        pipeline.images(pipeline.source(generator.map(z, 0.7)), trained.layouts(encoded))
 
     parts: dict[str, Callable[[], object]] = {
         "generator: whole forward": lambda: generator(z, 0.7),
         "generator: map, features": lambda: generator.features(generator.map(z, 0.7)),
-        "generator: render": lambda: generator.render(laid_out, ws),
-        "proxy mask of the look": lambda: rearranger.codebook.assign(features.map),
+        "generator: render": lambda: generator.render(rearranged, ws),
+        "proxy mask of the look": lambda: rearranger.codebook.assign(source.features.map),
         "mapper": lambda: trained.layouts(encoded),
-        "rearranger": lambda: rearranger.lay_out(features, own, target),
+        "rearranger": lambda: pipeline.rearrange(source, target),
         "one image from a mask": whole,
     }
     times: dict[str, list[float]] = {name: [] for name in parts}

@@ -118,7 +118,7 @@ def parts_of(module: RearrangerModule, batch: int) -> list[Part]:
 
     def backward() -> None:
         rearranger.zero_grad()
-        result: Features = rearranger(features, mask, target)
+        result: Features = rearranger(features, mask, target, ws)
         (result.map.square().mean() + result.rgb.square().mean()).backward()
 
     def discriminator_step() -> None:
@@ -144,7 +144,7 @@ def parts_of(module: RearrangerModule, batch: int) -> list[Part]:
         Part("codebook: assign", timed(lambda: codebook.assign(features.map)), batch, precisions=float32),
         Part("codebook: k-means", timed(kmeans), len(rows) * KMEANS_ITERATIONS, "rows", float32),
         Part("codebook: online refresh", timed(refresh), clustering.sample_images, precisions=float32),
-        Part("rearranger: forward", timed(lambda: rearranger(features, mask, target)), batch),
+        Part("rearranger: forward", timed(lambda: rearranger(features, mask, target, ws)), batch),
         Part("rearranger: forward, backward", timed(backward, gradients=True), batch),
         Part("discriminator: step", timed(discriminator_step, gradients=True), batch),
         Part("discriminator: R1 step", timed(r1_step, gradients=True), batch, precisions=float32),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sisug.errors import ConfigError
 from sisug.labels.label_sets import LabelSet
+from sisug.labels.pictures import Picture, read_picture
 from sisug.types import Images, Masks
 
 Encoded = Float[Tensor, "batch channel height width"]
@@ -21,8 +22,8 @@ Encoded = Float[Tensor, "batch channel height width"]
 class Condition(ABC):
     """One kind of input: how it is read, how it is made from a generator sample, and how it is shown.
 
-    The mapper sees the same encoding in training (``extract``) and in use (``load``). This class shows and mirrors
-    conditions of one channel in [0, 1]; those of label classes override both.
+    The mapper sees the same encoding in training (``extract``) and in use (``from_picture``). This class shows and
+    mirrors conditions of one channel in [0, 1]; those of label classes override both.
 
     Args:
         labels: the classes that masks have; None where the kind needs none.
@@ -49,7 +50,7 @@ class Condition(ABC):
         """Load what ``extract`` needs besides images and masks, unless that is done: networks, for some kinds.
 
         ``extract`` does so when it is called; called before, it shows what is missing before anything expensive.
-        ``load`` needs nothing, so that a trained mapper works where its networks are not at hand.
+        ``from_picture`` needs nothing, so that a trained mapper works where its networks are not at hand.
 
         Raises:
             CheckpointError: weights cannot be loaded, or are not those that the condition was made with.
@@ -70,22 +71,34 @@ class Condition(ABC):
         """
 
     @abstractmethod
+    def from_picture(self, picture: Picture, size: int) -> Float[Tensor, "channel size size"]:
+        """The condition in a picture that a user brings; what is doubtful about it goes to ``picture.warn``.
+
+        Args:
+            picture: from a file, or from memory.
+            size: height and width to bring it to, pixels.
+
+        Raises:
+            DataError: for a picture that is not such a condition; the text lists what was found.
+        """
+
     def load(self, path: Path, size: int) -> Float[Tensor, "channel size size"]:
         """The condition in a file that a user brings.
 
         Args:
-            path: a picture.
+            path: of a picture.
             size: height and width to bring it to, pixels.
 
         Raises:
             DataError: for a file that is not such a condition; the text lists what was found.
         """
+        return self.from_picture(read_picture(path), size)
 
     def show(self, encoded: Encoded) -> UInt8[Tensor, "batch 3 height width"]:
         """Conditions as RGB pictures, for grids.
 
         Args:
-            encoded: results of ``extract`` or ``load``.
+            encoded: results of ``extract`` or ``from_picture``.
         """
         return (encoded.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
 
@@ -93,7 +106,7 @@ class Condition(ABC):
         """Conditions of the horizontally mirrored images.
 
         Args:
-            encoded: results of ``extract`` or ``load``.
+            encoded: results of ``extract`` or ``from_picture``.
         """
         return encoded.flip(-1)
 

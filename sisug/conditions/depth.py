@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from sisug.conditions.freehand import blur, scale_of, uniform
 from sisug.conditions.lines import grey_16_bits
 from sisug.errors import CheckpointError, ConfigError
 from sisug.labels.label_sets import LabelSet
-from sisug.labels.pictures import Picture, check_mode, read_picture, rgba
+from sisug.labels.pictures import Picture, check_mode, rgba
 from sisug.types import Images, Masks
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
@@ -155,8 +154,7 @@ class Depth(Condition):
         depth = _blurred(table[masks][:, None], random)
         return _stretched(depth) if self.stretch else depth.clamp(0, 1)
 
-    def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
-        picture = read_picture(path)
+    def from_picture(self, picture: Picture, size: int) -> Float[Tensor, "1 size size"]:
         check_mode(picture, also=("I;16", "I;16B", "I;16L", "I"))
         grey = grey_16_bits(picture) if picture.image.mode.startswith("I") else _grey_8_bits(picture)
         if grey.max() == grey.min():

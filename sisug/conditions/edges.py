@@ -14,9 +14,10 @@ from sisug.common.frozen_network import FrozenNetwork
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import blur, scale_of, to_unit, uniform
 from sisug.conditions.hed_weights import PUBLISHED, load_hed
-from sisug.conditions.lines import FAINTEST, PAPER_QUANTILE, contours, read_lines
+from sisug.conditions.lines import FAINTEST, PAPER_QUANTILE, contours, lines_of
 from sisug.errors import ConfigError
 from sisug.labels.label_sets import LabelSet
+from sisug.labels.pictures import Picture
 from sisug.types import Images, Masks
 
 SMOOTHING = 0.7
@@ -106,8 +107,8 @@ class Edges(Condition):
         power = uniform(random, 0.4, 1.0, images)[:, None, None, None]
         return to_unit(((contours(smooth, sigma) - low) / span).clamp(0, 1) ** power)
 
-    def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
-        return read_lines(path, size)
+    def from_picture(self, picture: Picture, size: int) -> Float[Tensor, "1 size size"]:
+        return lines_of(picture, size)
 
 
 def _as_read(edges: Encoded, random: torch.Generator) -> Encoded:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,10 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
-from sisug.errors import ConfigError, DataError
+from sisug.errors import ConfigError
 from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
-from sisug.labels.mask_files import read_mask
-from sisug.labels.pictures import nearest
-
-log = logging.getLogger(__name__)
+from sisug.labels.mask_files import mask_of
+from sisug.labels.pictures import Picture, nearest
 
 
 class LabelCondition(Condition):
@@ -54,7 +50,7 @@ class LabelCondition(Condition):
     @property
     @abstractmethod
     def blank(self) -> tuple[int, int, int]:
-        """Colour in which don't-care pixels are shown; ``load`` reads it as don't-care."""
+        """Colour in which don't-care pixels are shown; ``from_picture`` reads it as don't-care."""
 
     def from_mask(self, mask: Int64[Tensor, "*batch height width"]) -> Float[Tensor, "*batch channel height width"]:
         """Encode masks in memory: one-hot, all zeros where ignored.
@@ -73,25 +69,25 @@ class LabelCondition(Condition):
         """The masks of encoded conditions; all zeros become the label set's ``ignore``.
 
         Args:
-            encoded: results of ``from_mask``, ``extract`` or ``load``.
+            encoded: results of ``from_mask``, ``extract`` or ``from_picture``.
         """
         strength, number = encoded.max(dim=-3)
         return number.masked_fill(strength <= 0, self.labels.ignore)
 
-    def load(self, path: Path, size: int) -> Float[Tensor, "channel size size"]:
-        mask = read_mask(path, self.labels, tolerance=self.tolerance, white_is_blank=self.blank != IGNORE_COLOUR)
+    def from_picture(self, picture: Picture, size: int) -> Float[Tensor, "channel size size"]:
+        mask = mask_of(picture, self.labels, tolerance=self.tolerance, white_is_blank=self.blank != IGNORE_COLOUR)
         if (mask == self.labels.ignore).all():
-            raise DataError(
-                f"{path} has no labelled pixel", "all are transparent, blank or don't-care", "draw at least one class"
+            raise picture.refuse(
+                "has no labelled pixel", "all are transparent, blank or don't-care", "draw at least one class"
             )
-        self._warn(path, mask)
+        self._warn(picture, mask)
         return self.from_mask(torch.from_numpy(self._resize(mask, size)))
 
     def _resize(self, mask: np.ndarray, size: int) -> np.ndarray:
         return nearest(mask, size)
 
     @abstractmethod
-    def _warn(self, path: Path, mask: np.ndarray) -> None:
+    def _warn(self, picture: Picture, mask: np.ndarray) -> None:
         """Say what is allowed but rarely meant."""
 
     def show(self, encoded: Encoded) -> UInt8[Tensor, "batch 3 height width"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from kornia.filters import spatial_gradient
 from torch import Tensor
 
-from sisug.labels.pictures import Picture, check_mode, read_picture, rgba
+from sisug.labels.pictures import Picture, check_mode, rgba
 from sisug.types import Images
 
 log = logging.getLogger(__name__)
@@ -53,21 +52,20 @@ def contours(images: Images, sigma: Float[Tensor, " batch"]) -> Float[Tensor, "b
     return slope * (1 + sigma.square() * math.pi / 2).sqrt()[:, None, None, None]
 
 
-def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:
-    """A line drawing in a file: 0 for paper, 1 for the strongest line.
+def lines_of(picture: Picture, size: int) -> Float[Tensor, "1 size size"]:
+    """A line drawing in a picture: 0 for paper, 1 for the strongest line.
 
     Lines may be dark on light or light on dark: the paper covers more of the picture than the lines do. What counts as
     line is the difference from the paper, in the colour channel where it is largest, so coloured pens and grey paper
     are fine. Transparent parts are paper.
 
     Args:
-        path: a grey or colour picture, 8 or 16 bits.
+        picture: in gray or color, 8 or 16 bits.
         size: height and width to bring it to, pixels.
 
     Raises:
         DataError: blank, a photo, or not readable.
     """
-    picture = read_picture(path)
     check_mode(picture, also=("I;16", "I;16B", "I;16L", "I"))
     colour, opacity = _levels(picture)
     visible = opacity > 0.5
@@ -81,7 +79,7 @@ def read_lines(path: Path, size: int) -> Float[Tensor, "1 size size"]:
         dark = middle <= 0.5
         colour = np.where(visible[..., None], colour, 1.0 if dark else 0.0)
     log.info(
-        "%s: brightness %.2f to %.2f, median %.2f: read as %s", path, low, high, middle,
+        "%s: brightness %.2f to %.2f, median %.2f: read as %s", picture.name, low, high, middle,
         "dark lines on light paper (inverted)" if dark else "light lines on dark paper",
     )  # fmt: skip
     paper = np.quantile(colour.reshape(-1, 3), PAPER_QUANTILE if dark else 1 - PAPER_QUANTILE, axis=0)
@@ -140,4 +138,4 @@ def _check_drawing(picture: Picture, colour: np.ndarray, paper: np.ndarray, dark
             "trace its contours first, or choose the condition that fits the picture",
         )
     if coloured > MUCH_COLOUR:
-        log.warning("%s: %.0f%% of its pixels are in colour; is it a line drawing?", picture.path, 100 * coloured)
+        picture.warn(f"{100 * coloured:.0f}% of its pixels are in colour; is it a line drawing?")

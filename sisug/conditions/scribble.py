@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,9 +14,8 @@ from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.thinning import present, shorten, thicken, thin
 from sisug.labels.label_sets import IGNORE_COLOUR
 from sisug.labels.mask_files import WHITE
+from sisug.labels.pictures import Picture
 from sisug.types import Images, Masks
-
-log = logging.getLogger(__name__)
 
 WORKING_SIZE = 128
 """Strokes of larger masks are found at this size and enlarged: thinning takes as many rounds as regions are wide."""
@@ -108,12 +104,12 @@ class Scribble(LabelCondition):
         covered = F.adaptive_avg_pool2d(strokes, size)
         return self.to_mask(covered).numpy()
 
-    def _warn(self, path: Path, mask: np.ndarray) -> None:
+    def _warn(self, picture: Picture, mask: np.ndarray) -> None:
         if not (mask == self.labels.ignore).any():
-            log.warning(
-                "%s: every pixel has a class, but scribbles leave most of the picture blank (white, transparent or "
-                "don't-care); full masks are for the condition seg", path,
-            )  # fmt: skip
+            picture.warn(
+                "every pixel has a class, but scribbles leave most of the picture blank (white, transparent or "
+                "don't-care); full masks are for the condition seg"
+            )
 
 
 def _nearest(masks: Masks, size: tuple[int, int]) -> Int64[Tensor, "batch new_height new_width"]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
 from sisug.labels.label_sets import IGNORE_COLOUR
+from sisug.labels.pictures import Picture
 from sisug.types import Images, Masks
-
-log = logging.getLogger(__name__)
 
 
 class Seg(LabelCondition):
@@ -37,7 +33,8 @@ class Seg(LabelCondition):
         """The masks, encoded as they are; nothing is drawn at random."""
         return self.from_mask(self._masks_needed(masks))
 
-    def _warn(self, path: Path, mask: np.ndarray) -> None:
-        found = np.unique(mask[mask != self.labels.ignore])
-        if len(found) == 1:
-            log.warning("%s: %s is the only class in it", path, self.labels.classes[found[0]])
+    def _warn(self, picture: Picture, mask: np.ndarray) -> None:
+        present = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
+        classes = [self.labels.classes[number] for number in present if number != self.labels.ignore]
+        if len(classes) == 1:
+            picture.warn(f"{classes[0]} is the only class in it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,8 +9,9 @@ from torch import Tensor
 
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import blur, scale_of, share, smooth_noise, to_unit, uniform, whole, wobble
-from sisug.conditions.lines import contours, read_lines
+from sisug.conditions.lines import contours, lines_of
 from sisug.conditions.thinning import thicken, thin
+from sisug.labels.pictures import Picture
 from sisug.types import Images, Masks
 
 FINE_SIZE = 128
@@ -55,8 +54,8 @@ class Sketch(Condition):
         # From pencil to ink: a power below 1 darkens thin lines.
         return lines ** uniform(random, 0.4, 1.0, lines)[:, None, None, None]
 
-    def load(self, path: Path, size: int) -> Float[Tensor, "1 size size"]:
-        return read_lines(path, size)
+    def from_picture(self, picture: Picture, size: int) -> Float[Tensor, "1 size size"]:
+        return lines_of(picture, size)
 
 
 def _pen(

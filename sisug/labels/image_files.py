@@ -68,17 +68,36 @@ def examine(path: Path, resolution: int, background: Colour) -> Examined:
         if path.stat().st_size == 0:
             return Examined("unreadable", "empty file")
         with Image.open(path) as image:
-            if min(image.size) < resolution:
-                return Examined("too small", f"{image.width}x{image.height}")
-            changes = _differences(image)
-            return Examined(changes=changes, pixels=_to_pixels(image, resolution, background, changes))
-    except Image.DecompressionBombError:
+            return examine_image(image, resolution, background)
+    except Exception as error:
+        return _unreadable(error)
+
+
+def examine_image(image: Image.Image, resolution: int, background: Colour) -> Examined:
+    """As `examine`, for an image in memory.
+
+    Args:
+        image: of Pillow; it is left as it is.
+        resolution: see `examine`.
+        background: see `examine`.
+    """
+    try:
+        if min(image.size) < resolution:
+            return Examined("too small", f"{image.width}x{image.height}")
+        changes = _differences(image)
+        return Examined(changes=changes, pixels=_to_pixels(image, resolution, background, changes))
+    except Exception as error:
+        return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> Examined:
+    if isinstance(error, Image.DecompressionBombError):
         return Examined("unreadable", f"more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, Pillow's limit")
-    except UnidentifiedImageError:
+    if isinstance(error, UnidentifiedImageError):
         return Examined("unreadable", "not an image")
-    except Exception as error:  # decoders raise a dozen kinds for damaged files
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        return Examined("unreadable", reason.splitlines()[0][:80])
+    # Decoders raise a dozen kinds for damaged files.
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return Examined("unreadable", reason.splitlines()[0][:80])
 
 
 def _differences(image: Image.Image) -> list[Change]:

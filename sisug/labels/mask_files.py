@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ import numpy as np
 from sisug.errors import DataError
 from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
 from sisug.labels.pictures import Picture, check_mode, palette_colours, read_picture, rgba
-
-log = logging.getLogger(__name__)
 
 WHITE = (255, 255, 255)
 
@@ -28,22 +25,13 @@ LISTED = 6
 def read_mask(
     path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False, square: bool = True
 ) -> np.ndarray:
-    """The mask in a picture file, at the picture's own size.
-
-    How the file is read depends on its colour model:
-
-    - Grey (1 bit or 8): each value is a class number, or ``labels.ignore``.
-    - RGB or RGBA: each colour is a class's, exactly or within ``tolerance``; magenta (``IGNORE_COLOUR``) and wholly
-      transparent pixels are don't-care; half-transparent ones are refused.
-    - Palette: paint programs reorder palettes as they save, so colours win. If any colour in use is the label set's
-      (at another number than its class), the file is read by colours, as RGB. Otherwise it is an index picture: the
-      palette is only for show and the stored numbers are class numbers; a warning says so where colours differ.
+    """The mask in a picture file, at the picture's own size; `mask_of` says how it is read.
 
     Args:
         path: a PNG, or any other format that Pillow reads.
-        labels: classes and colours.
-        tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
-        white_is_blank: whether white paper is don't-care, unless a class is white.
+        labels: see `mask_of`, as the next two.
+        tolerance: as there.
+        white_is_blank: as there.
         square: whether the picture has to be square; callers that crop the mask themselves take any.
 
     Returns:
@@ -53,6 +41,33 @@ def read_mask(
         DataError: for anything that is not such a mask, with the values found.
     """
     picture = read_picture(path, square=square)
+    return mask_of(picture, labels, tolerance=tolerance, white_is_blank=white_is_blank)
+
+
+def mask_of(picture: Picture, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False) -> np.ndarray:
+    """The mask in a picture, at the picture's own size.
+
+    How the picture is read depends on its color model:
+
+    - Grey (1 bit or 8): each value is a class number, or ``labels.ignore``.
+    - RGB or RGBA: each colour is a class's, exactly or within ``tolerance``; magenta (``IGNORE_COLOUR``) and wholly
+      transparent pixels are don't-care; half-transparent ones are refused.
+    - Palette: paint programs reorder palettes as they save, so colours win. If any colour in use is the label set's
+      (at another number than its class), the file is read by colours, as RGB. Otherwise it is an index picture: the
+      palette is only for show and the stored numbers are class numbers; a warning says so where colours differ.
+
+    Args:
+        picture: from a file, or from memory.
+        labels: classes and colors.
+        tolerance: largest difference per color channel, 0 to 255, at which a pixel still counts as the nearest class.
+        white_is_blank: whether white paper is don't-care, unless a class is white.
+
+    Returns:
+        int64 (height, width): class numbers or ``labels.ignore``.
+
+    Raises:
+        DataError: for anything that is not such a mask, with the values found.
+    """
     _check_depth(picture)
     check_mode(picture)
     table = _colour_table(labels, white_is_blank)
@@ -131,11 +146,11 @@ def _say_if_colours_differ(picture: Picture, labels: LabelSet, numbers: np.ndarr
     used = _present(numbers)
     used = used[used != labels.ignore]
     if (palette_colours(picture)[used, :3] != np.array(labels.palette)[used]).any():
-        log.warning(
-            "%s: its palette is not that of label set %r, so its stored numbers are taken as class numbers (%s). "
-            "If its colours are meant, save it as RGB",
-            picture.path, labels.name, ", ".join(f"{n} = {labels.classes[n]}" for n in used),
-        )  # fmt: skip
+        meaning = ", ".join(f"{n} = {labels.classes[n]}" for n in used)
+        picture.warn(
+            f"its palette is not that of label set {labels.name!r}, so its stored numbers are taken as class numbers "
+            f"({meaning}). If its colours are meant, save it as RGB"
+        )
 
 
 def _by_colour(

@@ -1,15 +1,20 @@
-"""Picture files that users bring as conditions: opened, checked and turned upright before a kind reads its values."""
+"""Pictures that users bring as conditions, as files or in memory: checked and turned upright before they are read."""
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sisug.errors import DataError
+from sisug.errors import DataError, SisugError
+
+logger = logging.getLogger(__name__)
 
 READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Pillow's colour models of 8 bits whose values are what a paint program shows."""
@@ -32,60 +37,78 @@ class Picture:
     """A decoded, upright picture.
 
     Args:
-        path: where it came from, for messages.
-        image: its pixels in the file's own colour model.
-        deep: whether the file has more than 8 bits a channel (Pillow cuts colour to 8).
+        name: what messages call it, such as its file's path.
+        image: its pixels in their own color model.
+        deep: whether it was stored with more than 8 bits per channel (Pillow cuts color to 8).
+        warnings: what `warn` was told about it.
     """
 
-    path: Path
+    name: str
     image: Image.Image
-    deep: bool
+    deep: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     def refuse(self, found: str, cause: str, remedy: str) -> DataError:
-        """An error about this file.
+        """An error about this picture.
 
         Args:
-            found: what is the case, as the end of a sentence that begins with the path.
+            found: what is the case, as the end of a sentence that begins with the name.
             cause: why that cannot work.
             remedy: what to do about it.
         """
-        return DataError(f"{self.path} {found}", cause, remedy)
+        return DataError(f"{self.name} {found}", cause, remedy)
+
+    def warn(self, found: str) -> None:
+        """Say what is allowed but rarely meant, to the log and to whoever reads `warnings`.
+
+        Args:
+            found: what is the case, as a sentence of its own.
+        """
+        self.warnings.append(f"{self.name}: {found}")
+        logger.warning("%s: %s", self.name, found)
 
 
 def read_picture(path: Path, *, square: bool = True) -> Picture:
-    """Open a picture and decode it wholly.
-
-    Square within one pixel is taken as square. Our choice: other shapes are refused unless the caller crops, since both
-    cropping and padding would change the layout that the user drew.
+    """Open a picture's file and decode it wholly.
 
     Args:
         path: a file of any format that Pillow reads.
-        square: whether it has to be square.
+        square: whether it has to be square, see `picture_of`.
 
     Raises:
         DataError: missing, unreadable, animated or not square.
     """
     if not path.is_file():
         raise DataError(f"{path} is not a file", "a condition is read from a picture", "check the path")
-    try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            # 16-bit colour is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16 has 5-6-5.)
-            raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
-            deep = re.search(r"(?<!BGR);16", raw) is not None or image.mode.startswith("I") or image.mode == "F"
-            image.load()
-            upright = image.copy()
-            orientation = _orientation(image)
-            if orientation in TURNS:
-                upright = image.transpose(TURNS[orientation])
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a picture", "Pillow knows no such format", "save it as PNG") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large", str(error), "make it smaller") from error
-    except Exception as error:  # decoders raise a dozen kinds for damaged files
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise DataError(f"{path} cannot be read", f"the file is damaged: {reason}", "save it again") from error
-    picture = Picture(path, upright, deep)
+    with _decoding(str(path)), Image.open(path) as image:
+        return picture_of(image, str(path), square=square)
+
+
+def picture_of(image: Image.Image, name: str, *, square: bool = True) -> Picture:
+    """A picture in memory, decoded and turned upright.
+
+    Square within one pixel is taken as square. Our choice: other shapes are refused unless the caller crops, since both
+    cropping and padding would change the layout that the user drew.
+
+    Args:
+        image: of Pillow; it is left as it is.
+        name: what messages call it.
+        square: whether it has to be square.
+
+    Raises:
+        DataError: undecodable, animated or not square.
+    """
+    with _decoding(name):
+        frames = getattr(image, "n_frames", 1)
+        # 16-bit color is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16 has 5-6-5.)
+        raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+        deep = re.search(r"(?<!BGR);16", raw) is not None or image.mode.startswith("I") or image.mode == "F"
+        image.load()
+        upright = image.copy()
+        orientation = _orientation(image)
+        if orientation in TURNS:
+            upright = image.transpose(TURNS[orientation])
+    picture = Picture(name, upright, deep)
     if frames > 1 and image.format != "MPO":  # phones add a thumbnail to photos as a second frame
         raise picture.refuse(f"has {frames} frames", "a condition is one picture", "save one frame as PNG")
     if square and abs(upright.width - upright.height) > 1:
@@ -95,6 +118,22 @@ def read_picture(path: Path, *, square: bool = True) -> Picture:
             "crop or extend the picture to a square",
         )
     return picture
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """What Pillow raises, as errors of the house."""
+    try:
+        yield
+    except SisugError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not a picture", "Pillow knows no such format", "save it as PNG") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is too large", str(error), "make it smaller") from error
+    except Exception as error:  # decoders raise a dozen kinds for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise DataError(f"{name} cannot be read", f"the file is damaged: {reason}", "save it again") from error
 
 
 def check_mode(picture: Picture, also: tuple[str, ...] = ()) -> None:

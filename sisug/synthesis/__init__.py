@@ -2,8 +2,8 @@
 
 from sisug.synthesis.inversion import Inversion, invert
 from sisug.synthesis.layouts import Layout
-from sisug.synthesis.looks import Looks
 from sisug.synthesis.result import GeneratedImages
+from sisug.synthesis.styles import StyleSamples
 from sisug.synthesis.synthesizer import Synthesizer
 
-__all__ = ["GeneratedImages", "Inversion", "Layout", "Looks", "Synthesizer", "invert"]
+__all__ = ["GeneratedImages", "Inversion", "Layout", "StyleSamples", "Synthesizer", "invert"]

@@ -13,16 +13,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sisug.common.atomic_file import atomic_write
 from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
 from sisug.labels.image_folders import list_images
 from sisug.synthesis.layouts import Layout, distinct
-from sisug.synthesis.looks import Looks, Source
 from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, check_writable, write_record
-from sisug.synthesis.result import GeneratedImages, file_name
-from sisug.synthesis.seeds import parse_seeds
-from sisug.synthesis.sheet import MOST_ROWS, Row, contact_sheet, sheet_row
-from sisug.synthesis.synthesizer import BATCH, DEFAULT_SEEDS, Synthesizer, check_truncation, device_of
+from sisug.synthesis.result import (
+    MOST_ROWS,
+    SheetRow,
+    contact_sheet,
+    file_name,
+    picture_of_image,
+    sheet_row,
+    write_png,
+)
+from sisug.synthesis.styles import Reference, StyleSamples, caption_of, check_truncation, parse_seeds
+from sisug.synthesis.synthesizer import BATCH, DEFAULT_SEEDS, Synthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +47,20 @@ def generate(
     device: str = "auto",
     overwrite: bool = False,
 ) -> str:
-    """Images of every drawing in every look: one PNG each, a contact sheet and a JSON record to make them again.
+    """Images of every drawing in every style: one PNG each, a contact sheet and a JSON record to make them again.
 
     Args:
         mapper: checkpoint of `make train-mapper`, file of `sisug mapper export`, or the name of one that ships.
         input: a drawing, or a folder, of which all pictures are taken.
         out: folder for the results, made if need be.
-        seeds: of the looks, like 0-7 or 1,5,9-12; 0-7 if left out.
-        truncation: 0 to 1; smaller for looks that vary less and fail less.
-        style_from: one look for all, in the place of seeds: a seed, or a picture's file.
-        style_mix: seed of another look that gives the fine layers.
-        exemplar: seed of a sample, or a picture's file, whose structure is taken in the place of a drawing.
+        seeds: whole numbers that give the styles, like 0-7 or 1,5,9-12; 0-7 if left out.
+        truncation: 0 to 1; smaller for styles that vary less and fail less.
+        style_from: one style for all, in place of seeds: a seed, or a picture's file.
+        style_mix: seed of another sample that gives the fine layers.
+        exemplar: seed of a sample, or a picture's file, whose structure is taken in place of a drawing.
         rearranger: checkpoint, file, or name of one that ships; for --exemplar without a mapper.
-        generator: file or preset in the place of the one that the mapper names, where that has been moved.
-        batch_size: images at a time.
+        generator: file or preset in place of the one that the mapper names, where that has been moved.
+        batch_size: images at a time, 1 or more.
         device: auto for a GPU where there is one, cpu, or cuda:N.
         overwrite: replace the images of another command in the folder.
 
@@ -68,10 +73,11 @@ def generate(
     out = _check_options(mapper, input, out, exemplar, rearranger, seeds, style_from)
     like = None if exemplar is None else _seed_or_file(exemplar)
     style = None if style_from is None else _seed_or_file(style_from)
+    chosen = None
+    if style is None:
+        chosen = list(DEFAULT_SEEDS) if seeds is None else parse_seeds(seeds)
     check_truncation(truncation)
     check_range(batch_size=batch_size, above=0)
-    device_of(device)
-    chosen = None if style_from is not None else parse_seeds(seeds) if seeds is not None else list(DEFAULT_SEEDS)
     options = {
         "mapper": mapper, "rearranger": rearranger, "generator": generator, "input": input, "exemplar": exemplar,
         "seeds": seeds, "truncation": truncation, "style_from": style_from, "style_mix": style_mix,
@@ -92,13 +98,12 @@ def generate(
     if not layouts:
         raise _all_failed(input, failed)
     layouts = distinct(layouts)
-    if chosen is not None:
-        check_names(out, [file_name(each.name, f"seed{seed}") for each in layouts for seed in chosen], overwrite)
-    looks = synthesizer.looks(chosen, truncation=truncation, style_from=style, style_mix=style_mix)
-    names = [file_name(layout.name, look) for layout in layouts for look in looks.labels]
+    captions = [caption_of(each) for each in (chosen or [] if style is None else [style])]
+    names = [file_name(layout.name, caption) for layout in layouts for caption in captions]
     check_names(out, names, overwrite)
-    _write_images(synthesizer, layouts, looks, batch_size, out)
-    record = synthesizer.record(layouts, looks) | {
+    styles = synthesizer.styles(chosen, truncation=truncation, style_from=style, style_mix=style_mix)
+    _write_images(synthesizer, layouts, styles, batch_size, out)
+    record = synthesizer.record(layouts, styles) | {
         "batch_size": batch_size,
         "failed": [
             {"file": str(path), "state": error.state, "cause": error.cause, "remedy": error.remedy}
@@ -135,14 +140,16 @@ def _check_options(
         raise refuse("--input and --exemplar", "both say the layout of the images", "leave out one of them")
     if exemplar is not None and mapper is None and rearranger is None:
         raise refuse(
-            "--rearranger is missing", "it lays looks out as the exemplar", "add --rearranger CHECKPOINT (or --mapper)"
+            "--rearranger is missing",
+            "it rearranges samples as the exemplar",
+            "add --rearranger CHECKPOINT (or --mapper)",
         )
     if exemplar is None and input is None:
         raise refuse("--input is missing", "a drawing gives the layout", "add --input FILE_OR_FOLDER, or --exemplar")
     if exemplar is None and mapper is None:
         raise refuse("--mapper is missing", "it reads drawings", "add --mapper CHECKPOINT")
     if seeds is not None and style_from is not None:
-        raise refuse("--seeds and --style_from", "both say the look of the images", "leave out one of them")
+        raise refuse("--seeds and --style_from", "both say the style of the images", "leave out one of them")
     return out
 
 
@@ -152,7 +159,7 @@ def _as_options(options: dict[str, Any]) -> Iterator[str]:
             yield from (f"--{name}", str(value))
 
 
-def _seed_or_file(text: str) -> Source:
+def _seed_or_file(text: str) -> Reference:
     """A seed where it is a whole number, else a file; a file named like a number is reached as ./7.
 
     Raises:
@@ -204,30 +211,27 @@ def _layouts(synthesizer: Synthesizer, drawings: list[Path]) -> tuple[list[Layou
     return layouts, failed
 
 
-def _write_images(synthesizer: Synthesizer, layouts: list[Layout], looks: Looks, batch_size: int, out: Path) -> None:
-    """Write one PNG an image as soon as all of a layout's are there, and the sheet at last."""
-    rows: list[Row] = []
-    held: list[torch.Tensor] = []
+def _write_images(
+    synthesizer: Synthesizer, layouts: list[Layout], styles: StyleSamples, batch_size: int, out: Path
+) -> None:
+    """Write each image as soon as it is there, and the sheet at last."""
+    rows: list[SheetRow] = []
+    row: list[torch.Tensor] = []
     console = Console(stderr=True)
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(layouts) * len(looks))
-        waiting = iter(layouts)
-        for batch in synthesizer.images(layouts, looks, batch_size):
-            progress.advance(task, len(batch))
-            held.extend(batch)
-            while len(held) >= len(looks):
-                layout, images = next(waiting), torch.stack(held[: len(looks)])
-                del held[: len(looks)]
-                done = GeneratedImages(images[None], (layout.name,), looks.labels, layout.shown[None], {})
-                done.save(out)
+        task = progress.add_task("", total=len(layouts) * len(styles))
+        for layout, caption, image in synthesizer.stream(layouts, styles, batch_size):
+            write_png(picture_of_image(image), out / file_name(layout.name, caption))
+            progress.advance(task)
+            row.append(image)
+            if len(row) == len(styles):
                 if len(rows) < MOST_ROWS:
-                    rows.append(sheet_row(layout.name, layout.shown, images))
+                    rows.append(sheet_row(layout.name, layout.shown, torch.stack(row)))
+                row.clear()
     if len(layouts) > MOST_ROWS:
         logger.info("%s shows the first %d of %d drawings", SHEET, MOST_ROWS, len(layouts))
-    sheet = contact_sheet(rows, looks.labels)
-    with atomic_write(out / SHEET) as file:
-        sheet.save(file, format="PNG")
+    write_png(contact_sheet(rows, styles.captions), out / SHEET)
 
 
 def _all_failed(given: Path | None, failed: list[tuple[Path, SisugError]]) -> SisugError:

@@ -1,4 +1,4 @@
-"""Inversion (synthesis): the styles whose image is nearest to a given picture, so that pictures too give looks."""
+"""Inversion (synthesis): the styles whose image is nearest to a given picture, so that pictures too give styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthesizer (inference): drawings to proxy masks, looks laid out by them, images. Plain torch."""
+"""The synthesizer (inference): drawings to proxy masks, samples rearranged by them, images. Plain torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from sisug import __version__
@@ -16,25 +18,31 @@ from sisug.common.fingerprint import sha256_of
 from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError, check_range
 from sisug.mapper.trained import TrainedMapper, load_mapper
-from sisug.rearranger.pipeline import SourceSamples
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
 from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
-from sisug.synthesis.looks import Looks, Source, look_up, styles_of, styles_of_seed
 from sisug.synthesis.result import GeneratedImages
+from sisug.synthesis.styles import Reference, StyleSamples, caption_of, style_samples, ws_of, ws_of_seed
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SEEDS = range(8)
 
+TRUNCATION = 0.7
+"""Where nothing else is asked for."""
+
 BATCH = 16
 """Images at a time."""
 
 
 class Synthesizer:
-    """Trained pieces as one: what is drawn gives the layout, a seed or a picture gives the look.
+    """Trained pieces as one: what is drawn gives the layout, a seed or a picture gives the style.
 
-    ``load`` and ``from_rearranger`` make one from files.
+    ``load`` and ``from_rearranger`` make one from files. What a live canvas repeats for each stroke reads no file and
+    computes no style again::
+
+        styles = synthesizer.styles(range(4))  # once
+        pictures = synthesizer.generate(canvas, styles).pictures()
 
     Args:
         rearranger: with its generator and codebook; all is moved to the device.
@@ -46,9 +54,12 @@ class Synthesizer:
     """
 
     def __init__(
-        self, rearranger: TrainedRearranger, mapper: TrainedMapper | None = None, device: str = "auto"
+        self,
+        rearranger: TrainedRearranger,
+        mapper: TrainedMapper | None = None,
+        device: str | torch.device = "auto",
     ) -> None:
-        self.device = device_of(device)
+        self.device = device if isinstance(device, torch.device) else device_of(device)
         self.rearranger, self.mapper = rearranger, mapper
         self.generator = rearranger.generator
         self._fingerprint = self.generator.fingerprint
@@ -64,7 +75,7 @@ class Synthesizer:
 
         Args:
             mapper: checkpoint of `make train-mapper`, file of `sisug mapper export`, or the name of one that ships.
-            generator: file or preset in the place of the one that the mapper names, where that has been moved.
+            generator: file or preset in place of the one that the mapper names, where that has been moved.
             device: see the class.
 
         Raises:
@@ -72,9 +83,9 @@ class Synthesizer:
             FingerprintMismatch: the generator's weights are others than those that it was trained with.
             ConfigError: there is no such device.
         """
-        device_of(device)
+        found = device_of(device)
         trained = load_mapper(mapper, None if generator is None else str(generator))
-        return cls(trained.rearranger, trained, device)
+        return cls(trained.rearranger, trained, found)
 
     @classmethod
     def from_rearranger(
@@ -85,7 +96,7 @@ class Synthesizer:
         Args:
             rearranger: checkpoint of `make train-rearranger`, file of `sisug rearranger export`, or the name of one
                 that ships.
-            generator: file or preset in the place of the one that the rearranger names, where that has been moved.
+            generator: file or preset in place of the one that the rearranger names, where that has been moved.
             device: see the class.
 
         Raises:
@@ -93,65 +104,57 @@ class Synthesizer:
             FingerprintMismatch: the generator's weights are others than those that it was trained with.
             ConfigError: there is no such device.
         """
-        device_of(device)
-        return cls(load_rearranger(rearranger, None if generator is None else str(generator)), device=device)
+        found = device_of(device)
+        return cls(load_rearranger(rearranger, None if generator is None else str(generator)), device=found)
 
     def generate(
         self,
-        inputs: Drawing | Sequence[Drawing],
-        seeds: Iterable[int] | None = None,
+        drawings: Drawing | Sequence[Drawing],
+        styles: StyleSamples | Iterable[int] = DEFAULT_SEEDS,
         *,
-        truncation: float = 0.7,
-        style_from: Source | None = None,
-        style_mix: int | None = None,
         batch_size: int = BATCH,
     ) -> GeneratedImages:
-        """Images of every drawing in every look.
+        """Images of every drawing in every style.
 
         Args:
-            inputs: files, masks of class numbers (height, width), encoded conditions (channel, size, size), or a list.
-            seeds: of the looks; None for 0 to 7. A seed gives the same look whatever else is asked for.
-            truncation: 0 to 1; smaller for looks that vary less and fail less.
-            style_from: one look for all, in the place of seeds: a seed, or a picture, which is inverted.
-            style_mix: seed of another look that gives the fine layers, from the split's resolution on.
-            batch_size: images at a time; it changes no image beyond the last digits.
+            drawings: a picture (a file, one of Pillow, RGB or RGBA bytes of shape (height, width, 3 or 4)), a mask of
+                class numbers (height, width), an encoded condition (channel, size, size), or a list of these.
+            styles: seeds, each of which gives the same style whatever else is asked for; or the result of ``styles``,
+                which knows other ways, and which is worth keeping where it is used again.
+            batch_size: images at a time, 1 or more; it changes no image beyond the last digits.
 
         Raises:
-            DataError: a drawing or a picture cannot be used.
-            ConfigError: an argument is out of range, or contradicts another.
+            DataError: a drawing cannot be used.
+            ConfigError: an argument is out of range.
         """
-        drawings = [inputs] if isinstance(inputs, str | Path | Tensor | np.ndarray) else list(inputs)
+        if isinstance(drawings, str | Path | Image.Image | np.ndarray | Tensor):
+            drawings = [drawings]
         layouts = [self.layout(drawing, position) for position, drawing in enumerate(drawings)]
-        looks = self.looks(seeds, truncation=truncation, style_from=style_from, style_mix=style_mix)
-        return self._all(layouts, looks, batch_size)
+        if not layouts:
+            raise ConfigError("no drawings", "there is nothing to lay images out by", "give at least one")
+        return self._all(distinct(layouts), styles, batch_size)
 
     def generate_like(
         self,
-        exemplar: Source,
-        seeds: Iterable[int] | None = None,
+        exemplar: Reference,
+        styles: StyleSamples | Iterable[int] = DEFAULT_SEEDS,
         *,
-        truncation: float = 0.7,
-        style_from: Source | None = None,
-        style_mix: int | None = None,
+        truncation: float = TRUNCATION,
         batch_size: int = BATCH,
     ) -> GeneratedImages:
         """Images with the structure of an exemplar, which needs no mapper and no label.
 
         Args:
             exemplar: seed of a generator sample, or a picture, which is inverted.
-            seeds: see ``generate``, as the other arguments.
-            truncation: of the exemplar too.
-            style_from: as above.
-            style_mix: as above.
-            batch_size: as above.
+            styles: see ``generate``.
+            truncation: of the exemplar, where it is a seed, 0 to 1.
+            batch_size: see ``generate``.
 
         Raises:
             DataError: a picture cannot be used.
-            ConfigError: an argument is out of range, or contradicts another.
+            ConfigError: an argument is out of range.
         """
-        layout = self.exemplar(exemplar, truncation)
-        looks = self.looks(seeds, truncation=truncation, style_from=style_from, style_mix=style_mix)
-        return self._all([layout], looks, batch_size)
+        return self._all([self.exemplar(exemplar, truncation)], styles, batch_size)
 
     @torch.inference_mode()
     def layout(self, drawing: Drawing, position: int = 0) -> Layout:
@@ -159,7 +162,7 @@ class Synthesizer:
 
         Args:
             drawing: see ``generate``.
-            position: among those given; the name of one that is no file.
+            position: among those given, from 0; the name of one that is no file.
 
         Raises:
             DataError: it cannot be used.
@@ -171,101 +174,105 @@ class Synthesizer:
                 "a rearranger reads no drawings, only exemplars",
                 "load a mapper, or call generate_like",
             )
-        encoded, record = encode(drawing, self.mapper.condition, self.generator.resolution)
+        name = name_of(drawing, position)
+        encoded, record, warnings = encode(drawing, self.mapper.condition, self.generator.resolution, name)
         unknown = never_labelled(encoded, self.mapper.condition, self.mapper.lesson.get("seen") or {})
         if unknown:
-            logger.warning(
-                "%s: no label of this mapper shows %s; it guesses what belongs there. Label a sample that does",
-                name_of(drawing, position),
-                ", ".join(unknown),
-            )
-        # One at a time, as looks are: no batch may change a label.
+            warning = f"{name}: no label of this mapper shows {', '.join(unknown)}; it guesses what belongs there"
+            logger.warning("%s. Label a sample that does", warning)
+            warnings.append(warning)
+        # One at a time, as styles are: no batch may change a cluster.
         mask = self.mapper.layouts(encoded.to(self.device))
-        return Layout(name_of(drawing, position), mask[0], self.mapper.condition.show(encoded)[0], record)
+        return Layout(name, mask[0], self.mapper.condition.show(encoded)[0], record, tuple(warnings))
 
-    def exemplar(self, source: Source, truncation: float = 0.7) -> Layout:
+    def exemplar(self, reference: Reference, truncation: float = TRUNCATION) -> Layout:
         """The proxy mask of a generator sample or of a picture.
 
         Args:
-            source: see ``generate_like``.
-            truncation: of a sample.
+            reference: see ``generate_like``.
+            truncation: of a sample, 0 to 1.
 
         Raises:
             DataError: the picture cannot be used.
-            ConfigError: the truncation is out of range.
+            ConfigError: the seed or the truncation is out of range.
         """
-        check_truncation(truncation)
-        ws, label, record = styles_of(self.generator, source, truncation, self.device)
+        ws, record, warnings = ws_of(self.generator, reference, truncation, self.device)
         with torch.inference_mode():
-            source_samples = self.rearranger.pipeline.source(ws)
-            shown = to_bytes(self.rearranger.pipeline.render(source_samples.features, ws).cpu())[0]
-        return Layout(f"like-{label}", source_samples.mask[0], shown, {"exemplar": record})
+            source = self.rearranger.pipeline.source(ws)
+            shown = to_bytes(self.rearranger.pipeline.render(source.features, ws).cpu())[0]
+        name = f"like-{caption_of(reference)}"
+        return Layout(name, source.mask[0], shown, {"exemplar": record}, tuple(warnings))
 
-    def looks(
+    def styles(
         self,
         seeds: Iterable[int] | None = None,
         *,
-        truncation: float = 0.7,
-        style_from: Source | None = None,
+        truncation: float = TRUNCATION,
+        style_from: Reference | None = None,
         style_mix: int | None = None,
-    ) -> Looks:
-        """The samples of some seeds, or the one of a picture.
+    ) -> StyleSamples:
+        """The samples of some seeds, or the one of a picture, with all that every drawing shares.
 
         Args:
-            seeds: see ``generate``, as the other arguments.
-            truncation: as above.
-            style_from: as above.
-            style_mix: as above.
+            seeds: 0 or more each; None for 0 to 7.
+            truncation: 0 to 1; smaller for styles that vary less and fail less.
+            style_from: one style for all, in place of seeds: a seed, or a picture, which is inverted.
+            style_mix: seed of another sample that gives the fine layers, from the split's resolution on.
 
         Raises:
             DataError: the picture cannot be used.
             ConfigError: an argument is out of range, or contradicts another.
         """
-        check_truncation(truncation)
         if seeds is not None and style_from is not None:
             raise ConfigError(
-                "seeds and style_from", "both say the look of the images", "leave one out; style_from gives one look"
+                "seeds and style_from", "both say the style of the images", "leave one out; style_from gives one style"
             )
+        pipeline, generator, device = self.rearranger.pipeline, self.generator, self.device
         record: dict[str, Any] = {"truncation": truncation, "style_mix": style_mix}
-        fine = None if style_mix is None else styles_of_seed(self.generator, style_mix, truncation, self.device)
+        fine = None if style_mix is None else ws_of_seed(generator, style_mix, truncation, device)
         if style_from is not None:
-            ws, label, found = styles_of(self.generator, style_from, truncation, self.device)
-            return look_up(self.rearranger, [ws], [label], record | {"seeds": None, "style_from": found}, fine)
+            ws, found, warnings = ws_of(generator, style_from, truncation, device)
+            record |= {"seeds": None, "style_from": found}
+            return style_samples(pipeline, [ws], [caption_of(style_from)], record, warnings, fine)
         chosen = [int(seed) for seed in (DEFAULT_SEEDS if seeds is None else seeds)]
-        styles = (styles_of_seed(self.generator, seed, truncation, self.device) for seed in chosen)
-        labels = [f"seed{seed}" for seed in chosen]
-        return look_up(self.rearranger, styles, labels, record | {"seeds": chosen, "style_from": None}, fine)
+        rows = (ws_of_seed(generator, seed, truncation, device) for seed in chosen)
+        record |= {"seeds": chosen, "style_from": None}
+        return style_samples(pipeline, rows, [caption_of(seed) for seed in chosen], record, fine=fine)
 
-    def images(self, layouts: Sequence[Layout], looks: Looks, batch_size: int = BATCH) -> Iterator[Images]:
-        """Batches of images on the CPU: all looks of the first layout, then those of the second, and so on.
+    def stream(
+        self, layouts: Sequence[Layout], styles: StyleSamples, batch_size: int = BATCH
+    ) -> Iterator[tuple[Layout, str, Float[Tensor, "3 height width"]]]:
+        """Images one after the other, on the CPU, each with its layout and the caption of its style.
+
+        All styles of the first layout come first, then those of the second, and so on.
 
         Args:
             layouts: of ``layout`` or ``exemplar``.
-            looks: of ``looks``.
-            batch_size: images at a time.
+            styles: of ``styles``.
+            batch_size: images at a time, 1 or more.
 
         Raises:
             ConfigError: no images at a time.
         """
         check_range(batch_size=batch_size, above=0)
-        count = len(layouts) * len(looks)
-        for start in range(0, count, batch_size):
-            pairs = torch.arange(start, min(start + batch_size, count))
-            yield self._lay_out(layouts, looks, pairs)
+        pairs = [(layout, number) for layout in layouts for number in range(len(styles))]
+        for start in range(0, len(pairs), batch_size):
+            batch = pairs[start : start + batch_size]
+            for (layout, number), image in zip(batch, self._images(batch, styles), strict=True):
+                yield layout, styles.captions[number], image
 
     @torch.inference_mode()
-    def _lay_out(self, layouts: Sequence[Layout], looks: Looks, pairs: Tensor) -> Images:
-        target = torch.stack([layouts[int(pair) // len(looks)].mask for pair in pairs])
-        look = (pairs % len(looks)).to(self.device)
-        source = SourceSamples(looks.ws, looks.features, looks.masks).select(look)
-        return self.rearranger.pipeline.images(source, target).cpu()
+    def _images(self, batch: Sequence[tuple[Layout, int]], styles: StyleSamples) -> Images:
+        target = torch.stack([layout.mask for layout, _ in batch])
+        numbers = torch.tensor([number for _, number in batch], device=self.device)
+        return self.rearranger.pipeline.images(styles.source.select(numbers), target).cpu()
 
-    def record(self, layouts: Sequence[Layout], looks: Looks) -> dict[str, Any]:
-        """Everything to make images again; JSON values.
+    def record(self, layouts: Sequence[Layout], styles: StyleSamples) -> dict[str, Any]:
+        """Everything to make images again, and what was doubtful; JSON values.
 
         Args:
-            layouts: what they are laid out as.
-            looks: in which.
+            layouts: that they take.
+            styles: that they take.
         """
         return {
             "format": "sisug-generated-1",
@@ -276,36 +283,32 @@ class Synthesizer:
             "generator": {"source": self.generator.source, "fingerprint": self._fingerprint},
             "condition": None if self.mapper is None else self.mapper.condition.to_dict(),
             "inputs": [{"name": layout.name, **layout.record} for layout in layouts],
-            **looks.record,
+            **styles.record,
+            "warnings": warnings_of(layouts, styles),
         }
 
-    def _all(self, layouts: list[Layout], looks: Looks, batch_size: int) -> GeneratedImages:
-        if not layouts:
-            raise ConfigError("no drawings", "there is nothing to lay images out by", "give at least one")
-        layouts = distinct(layouts)
-        batches = list(self.images(layouts, looks, batch_size))
-        size = self.generator.resolution
-        # Out of inference mode, so that they are tensors like any other.
-        images = torch.cat(batches).view(len(layouts), len(looks), 3, size, size)
+    def _all(self, layouts: Sequence[Layout], styles: StyleSamples | Iterable[int], batch_size: int) -> GeneratedImages:
+        styles = styles if isinstance(styles, StyleSamples) else self.styles(styles)
+        # Stacked out of inference mode, so that they are tensors like any other.
+        images = torch.stack([image for _, _, image in self.stream(layouts, styles, batch_size)])
         return GeneratedImages(
-            images,
+            images.view(len(layouts), len(styles), *images.shape[1:]),
             tuple(layout.name for layout in layouts),
-            looks.labels,
+            styles.captions,
             torch.stack([layout.shown for layout in layouts]),
-            self.record(layouts, looks),
+            self.record(layouts, styles),
+            tuple(warnings_of(layouts, styles)),
         )
 
 
-def check_truncation(truncation: float) -> None:
-    """Refuse a truncation outside [0, 1].
+def warnings_of(layouts: Sequence[Layout], styles: StyleSamples) -> list[str]:
+    """What a user should know about drawings and styles.
 
-    Raises:
-        ConfigError: it is outside.
+    Args:
+        layouts: of the drawings.
+        styles: of the samples.
     """
-    if not 0 <= truncation <= 1:
-        raise ConfigError(
-            f"truncation {truncation}", "1 is the generator's full range, 0 its mean image", "choose one from 0 to 1"
-        )
+    return [*(warning for layout in layouts for warning in layout.warnings), *styles.warnings]
 
 
 def device_of(name: str) -> torch.device:

@@ -19,7 +19,7 @@ from sisug import cli
 from sisug.errors import ConfigError
 from sisug.generators import Generator
 from sisug.generators.native import write_native
-from sisug.synthesis.seeds import parse_seeds
+from sisug.synthesis.styles import parse_seeds
 
 Command = Callable[..., int]
 
@@ -79,7 +79,8 @@ def test_the_command_writes_what_the_library_gives(
 
     paths = [draw(tmp_path / "in" / f"{n}.png", mask(n)) for n in range(3)]
     assert generate("--input", "in", "--seeds", "0-3", "--truncation", "0.5", "--batch_size", batch_size) == 0
-    result = Synthesizer.load(mapper_file, device="cpu").generate(paths, range(4), truncation=0.5)
+    synthesizer = Synthesizer.load(mapper_file, device="cpu")
+    result = synthesizer.generate(paths, synthesizer.styles(range(4), truncation=0.5))
     result.save(tmp_path / "library")
     result.save_grid(tmp_path / "library" / "sheet.png")
     names = [*result.file_names(), "sheet.png"]
@@ -351,7 +352,7 @@ def test_a_failure_leaves_no_half_written_file(
         (("--input", "face.png", "--batch_size", "0"), ("batch_size 0",)),
         (("--input", "face.png", "--device", "tpu9"), ("'tpu9'",)),
         (("--input", "face.png", "--style_from", "none.jpg"), ("neither a seed nor a picture",)),
-        (("--input", "face.png", "--style_from", "3", "--seeds", "1"), ("both say the look",)),
+        (("--input", "face.png", "--style_from", "3", "--seeds", "1"), ("both say the style",)),
         (("--input", "face.png", "--exemplar", "3"), ("both say the layout",)),
         ((), ("--input is missing",)),
         (("--input", "face.png", "--rearranger", "x.ckpt"), ("leave out --rearranger",)),

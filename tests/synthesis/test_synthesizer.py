@@ -1,4 +1,4 @@
-"""The synthesizer: same looks whatever the company, layouts from everything that users give, records that repeat."""
+"""The synthesizer: the same styles in any company, layouts from everything that users give, records that repeat."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_package_offers_it() -> None:
 
 def test_three_lines(mapper_file: Path, tmp_path: Path) -> None:
     s = sisug.Synthesizer.load(str(mapper_file))
-    images = s.generate(mask(), seeds=range(8))
+    images = s.generate(mask(), styles=range(8))
     images.save_grid(str(tmp_path / "out.png"))
     assert images.images.shape == (1, 8, 3, 16, 16)
     assert float(images.images.abs().max()) <= 1
@@ -49,23 +49,23 @@ def test_three_lines(mapper_file: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_what_the_pieces_give(synthesizer: Synthesizer) -> None:
-    result = synthesizer.generate(MASKS, [4, 7], truncation=0.5)
+    result = synthesizer.generate(MASKS, synthesizer.styles([4, 7], truncation=0.5))
     assert synthesizer.mapper is not None
     trained = synthesizer.rearranger
-    ws = synthesizer.looks([7], truncation=0.5).ws
+    ws = synthesizer.styles([7], truncation=0.5).source.ws
     features = trained.generator.features(ws)
     target = synthesizer.mapper.layouts(Seg(THREE).from_mask(torch.from_numpy(MASKS[2]))[None])
     laid_out = trained.network(features, trained.codebook.assign(features.map), target, ws)
     close(result.images[2, 1], trained.generator.render(laid_out, ws)[0].clamp(-1, 1))
     assert result.names == ("input0", "input1", "input2")
-    assert result.looks == ("seed4", "seed7")
+    assert result.styles == ("seed4", "seed7")
 
 
 def test_truncation_pulls_to_the_mean(synthesizer: Synthesizer) -> None:
     mean = synthesizer.generator.map(torch.zeros(1, synthesizer.generator.z_dim), 0.0)
-    half, full = (synthesizer.looks([3], truncation=t).ws for t in (0.5, 1.0))
+    half, full = (synthesizer.styles([3], truncation=t).source.ws for t in (0.5, 1.0))
     close(half, (mean + full) / 2)
-    a, b = synthesizer.generate(mask(), [1, 2], truncation=0).images[0]
+    a, b = synthesizer.generate(mask(), synthesizer.styles([1, 2], truncation=0)).images[0]
     close(a, b)
 
 
@@ -143,7 +143,7 @@ def test_dont_care_pixels_are_taken(synthesizer: Synthesizer) -> None:
         (np.zeros((16, 20), np.int64), "20x16 pixels"),
         (np.zeros((2, 16, 16), np.int64), "as a list"),
         (np.full((16, 16), 7), r"values \[7\].*classes 0 to 2"),
-        (np.full((16, 16), 255), "without a labelled pixel"),
+        (np.full((16, 16), 255), "no labelled pixel"),
         (np.zeros((0, 0), np.int64), "0x0 pixels"),
         (np.array([["a"]]), "array of type"),
         (np.zeros((16, 16)), r"encoded condition of shape \(16, 16\).*integers"),
@@ -177,25 +177,25 @@ def test_names_make_different_files() -> None:
     assert names == ["a-png", "A-jpg", "b-png", "b-png-2", "c", "input0", "input0-2"]
 
 
-# --- looks ---------------------------------------------------------------------------------------------------------
+# --- styles --------------------------------------------------------------------------------------------------------
 
 
 def test_one_look_for_all(synthesizer: Synthesizer) -> None:
-    result = synthesizer.generate(MASKS, style_from=5)
-    assert result.looks == ("seed5",)
+    result = synthesizer.generate(MASKS, synthesizer.styles(style_from=5))
+    assert result.styles == ("seed5",)
     close(result.images, synthesizer.generate(MASKS, [5]).images)
-    with pytest.raises(ConfigError, match="both say the look"):
-        synthesizer.generate(MASKS, [1], style_from=5)
+    with pytest.raises(ConfigError, match="both say the style"):
+        synthesizer.styles([1], style_from=5)
 
 
 def test_fine_layers_of_another_look(synthesizer: Synthesizer) -> None:
-    plain, mixed = synthesizer.looks([1, 2]), synthesizer.looks([1, 2], style_mix=6)
+    plain, mixed = synthesizer.styles([1, 2]).source, synthesizer.styles([1, 2], style_mix=6).source
     first = synthesizer.generator.first_style(synthesizer.generator.split)
     assert 0 < first < synthesizer.generator.num_ws
     close(mixed.ws[:, :first], plain.ws[:, :first])
-    close(mixed.ws[:, first:], synthesizer.looks([6]).ws[:, first:].expand(2, -1, -1))
+    close(mixed.ws[:, first:], synthesizer.styles([6]).source.ws[:, first:].expand(2, -1, -1))
     close(mixed.features.map, synthesizer.generator.features(mixed.ws).map)
-    one = synthesizer.generate(mask(), [6], style_mix=6).images
+    one = synthesizer.generate(mask(), synthesizer.styles([6], style_mix=6)).images
     close(one, synthesizer.generate(mask(), [6]).images)
 
 
@@ -204,18 +204,18 @@ def test_a_look_from_a_picture(
 ) -> None:
     monkeypatch.setattr("sisug.synthesis.inversion.CANDIDATES", 32)
     monkeypatch.setattr("sisug.synthesis.inversion.STEPS", 100)
-    ws = synthesizer.looks([11], truncation=0.7).ws
+    ws = synthesizer.styles([11], truncation=0.7).source.ws
     picture = synthesizer.generator.render(synthesizer.generator.features(ws), ws).clamp(-1, 1)
     # Larger, so that it has to be brought to size; and not under inference_mode, which inversion must leave.
     large = ((picture[0] + 1) * 127.5).round().byte().repeat_interleave(2, 1).repeat_interleave(2, 2)
     Image.fromarray(large.permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
     with torch.inference_mode(), caplog.at_level(logging.INFO, "sisug"):
-        result = synthesizer.generate(mask(), style_from=tmp_path / "photo.png")
-    assert result.looks == ("photo",)
+        result = synthesizer.generate(mask(), synthesizer.styles(style_from=tmp_path / "photo.png"))
+    assert result.styles == ("photo",)
     found = result.record["style_from"]
     assert found["psnr"] > 22  # the picture is clamped, which the generator is not
     assert "inverted at" in caplog.text
-    again = synthesizer.generate(mask(), style_from=tmp_path / "photo.png")
+    again = synthesizer.generate(mask(), synthesizer.styles(style_from=tmp_path / "photo.png"))
     assert torch.equal(result.images, again.images)
 
 
@@ -233,7 +233,7 @@ def test_pictures_that_give_no_look(synthesizer: Synthesizer, given: Any, messag
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     (tmp_path / "empty.png").touch()
     with pytest.raises(DataError, match=message):
-        synthesizer.generate(mask(), style_from=tmp_path / given if isinstance(given, str) else given)
+        synthesizer.styles(style_from=tmp_path / given if isinstance(given, str) else given)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,16 @@ def test_pictures_that_give_no_look(synthesizer: Synthesizer, given: Any, messag
         ({"seeds": []}, "no seeds"),
         ({"seeds": [-1]}, "seed -1"),
         ({"style_mix": 2**63}, "seeds lie from 0"),
-        ({"batch_size": 0}, "batch_size 0"),
     ],
 )
 def test_arguments_out_of_range(synthesizer: Synthesizer, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        synthesizer.generate(mask(), **options)
+        synthesizer.styles(**options)
+
+
+def test_no_images_at_a_time(synthesizer: Synthesizer) -> None:
+    with pytest.raises(ConfigError, match="batch_size 0"):
+        synthesizer.generate(mask(), batch_size=0)
 
 
 def test_no_drawings(synthesizer: Synthesizer) -> None:
@@ -262,8 +266,8 @@ def test_no_drawings(synthesizer: Synthesizer) -> None:
 
 def test_the_structure_of_a_sample(rearranger_file: Path) -> None:
     synthesizer = Synthesizer.from_rearranger(rearranger_file)
-    result = synthesizer.generate_like(3, [3, 4], truncation=0.5)
-    ws = synthesizer.looks([3, 4], truncation=0.5).ws
+    result = synthesizer.generate_like(3, synthesizer.styles([3, 4], truncation=0.5), truncation=0.5)
+    ws = synthesizer.styles([3, 4], truncation=0.5).source.ws
     rearranger = synthesizer.rearranger
     features = rearranger.generator.features(ws)
     masks = rearranger.codebook.assign(features.map)
@@ -300,7 +304,7 @@ def test_images_are_written_as_they_are(synthesizer: Synthesizer, tmp_path: Path
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [path.name for path in paths]
 
 
-def test_a_sheet_shows_drawing_and_looks(synthesizer: Synthesizer, tmp_path: Path) -> None:
+def test_a_sheet_shows_drawing_and_images(synthesizer: Synthesizer, tmp_path: Path) -> None:
     result = synthesizer.generate(MASKS[:2], [0, 3])
     result.save_grid(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
@@ -316,7 +320,9 @@ def test_a_sheet_shows_drawing_and_looks(synthesizer: Synthesizer, tmp_path: Pat
 def test_records_are_json(synthesizer: Synthesizer, mapper_file: Path, tiny_generator_file: Path) -> None:
     import hashlib
 
-    record = json.loads(json.dumps(synthesizer.generate(mask(), [2], truncation=0.6, style_mix=1).record))
+    record = json.loads(
+        json.dumps(synthesizer.generate(mask(), synthesizer.styles([2], truncation=0.6, style_mix=1)).record)
+    )
     assert record["mapper"]["sha256"] == hashlib.sha256(mapper_file.read_bytes()).hexdigest()
     assert record["generator"]["source"] == str(tiny_generator_file)
     assert record["generator"]["fingerprint"] == synthesizer.generator.fingerprint

@@ -29,18 +29,18 @@ def sisug_method(mapper: TrainedMapper, truncation: float, batch_size: int, devi
 
     Args:
         mapper: with its rearranger; it reads masks.
-        truncation: of the looks.
+        truncation: of the styles, 0 to 1.
         batch_size: images at a time.
         device: to compute on.
     """
-    synthesizer = Synthesizer(mapper.rearranger, mapper, str(device))
+    synthesizer = Synthesizer(mapper.rearranger, mapper, device)
 
     def prepared(masks: Masks) -> ImagesOf:
         layouts = [_layout(mapper, mask, synthesizer.device) for mask in masks]
 
         def images_of(seed: int) -> Images:
-            looks = synthesizer.looks([seed], truncation=truncation)
-            return torch.cat(list(synthesizer.images(layouts, looks, batch_size)))
+            styles = synthesizer.styles([seed], truncation=truncation)
+            return torch.stack([image for _, _, image in synthesizer.stream(layouts, styles, batch_size)])
 
         return images_of
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sisug.common.image_grid import write_grid
 from sisug.evaluation.few_shot.targets import Targets
 from sisug.labels.label_sets import LabelSet
-from sisug.synthesis.sheet import contact_sheet, sheet_row
+from sisug.synthesis.result import contact_sheet, sheet_row
 
 
 def write_sheet(path: Path, targets: Targets, labels: LabelSet, sisug: Path, lineargan: Path) -> None:
