@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -47,11 +47,13 @@ class Inversion:
         ws: its styles.
         image: what the generator makes of them, in [-1, 1].
         psnr: of that image against the picture, dB; above 20 the colours of the parts are right.
+        warnings: what a user should know about the search; the log has said it too.
     """
 
     ws: Styles
     image: Images
     psnr: float
+    warnings: tuple[str, ...] = ()
 
 
 def invert(generator: GeneratorBackbone, picture: Images) -> Inversion:
@@ -67,15 +69,16 @@ def invert(generator: GeneratorBackbone, picture: Images) -> Inversion:
     Source: optimisation in W+ as in Abdal et al., "Image2StyleGAN", 2019, with squared differences at several sizes in
     the place of a perceptual network, whose weights not everybody has; numbers are our choice, measured on avatars.
     """
+    warnings = []
     if not generator.layered_styles:
-        logger.warning(
-            "The generator %s has no layered styles: the picture is sought with one style for all layers (W in the "
-            "place of W+), which finds fewer pictures",
-            generator.source,
+        warnings.append(
+            f"The generator {generator.source} has no layered styles: the picture is sought with one style for all "
+            "layers (W in place of W+), which finds fewer pictures"
         )
+        logger.warning("%s", warnings[0])
     # Callers may have switched gradients off.
     with torch.inference_mode(False), torch.enable_grad():
-        return _search(generator, picture.clone())
+        return replace(_search(generator, picture.clone()), warnings=tuple(warnings))
 
 
 def _search(generator: GeneratorBackbone, picture: Images) -> Inversion:

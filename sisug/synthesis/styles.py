@@ -108,10 +108,10 @@ def ws_of(
     logger.info("%s: looking for it among the generator's images (inversion)", name)
     found = invert(generator, picture.to(device))
     inverted = f"{name}: inverted at {found.psnr:.1f} dB PSNR"
-    warnings = []
+    warnings = list(found.warnings)
     if found.psnr < POOR:
         warnings.append(f"{inverted}: the generator makes no such picture, so expect little of it")
-        logger.warning("%s", warnings[0])
+        logger.warning("%s", warnings[-1])
     else:
         logger.info("%s", inverted)
     return found.ws, record | {"psnr": round(found.psnr, 2)}, warnings
