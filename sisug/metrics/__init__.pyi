@@ -30,3 +30,5 @@ from .reconstruction import lpips_if_available as lpips_if_available
 from .record import ProtocolRecord as ProtocolRecord
 from .segmentation import SegmentationResult as SegmentationResult
 from .segmentation import SegmentationScore as SegmentationScore
+from .vgg import VGGDistance as VGGDistance
+from .vgg import VGGFeatures as VGGFeatures
