@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from sisug.data.avatars import cache
 from sisug.data.avatars.cache import IMAGES, MASKS, MaterialisedAvatars
 from sisug.data.avatars.dataset import AvatarsDataset
+from sisug.data.memmap_cache import allocate
 from sisug.errors import RunError
 
 
@@ -124,7 +125,7 @@ def test_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest
     def fail(path: Path, shape: tuple[int, ...]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "_allocate", fail)
+    monkeypatch.setattr(cache, "allocate", fail)
     with pytest.raises(RunError, match=r"No space left.*SISUG_CACHE"):
         small(tmp_path)
     assert leftovers(tmp_path) == []
@@ -132,7 +133,7 @@ def test_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest
 
 def test_space_is_taken_before_drawing(tmp_path: Path) -> None:
     # A sparse file would let the drawing run into a full disk as a bus error.
-    cache._allocate(tmp_path / IMAGES, (20, 3, 64, 64))
+    allocate(tmp_path / IMAGES, (20, 3, 64, 64))
     assert (tmp_path / IMAGES).stat().st_blocks * 512 >= 20 * 3 * 64 * 64
     assert np.load(tmp_path / IMAGES, mmap_mode="r").shape == (20, 3, 64, 64)
 
