@@ -64,7 +64,9 @@ class MapperModule(LightningModule):
             allow.
         shots: samples that the judge labels, chosen to cover the codebook; 0 lets it label all that the reader learns
             from (a ceiling, no method).
-        annotations: folder of `sisug annotate` with labels of your own, in the place of the judge's.
+        annotations: folder of `sisug annotate` with labels of your own, in the place of the judge's; or the name of
+            annotations that ship (faces).
+        annotated: how many of the annotations are used, in the folder's order; None for all.
         judge: name or file of a judge with these classes; it labels the shots, and tells how good the reader is.
         segmenter_shots: labels with which a few-shot segmenter is believed as much as what the rearranger carries: few
             teach it little. 0 believes it alone.
@@ -108,6 +110,7 @@ class MapperModule(LightningModule):
         labels: str | None = "avatars",
         shots: int = 1,
         annotations: str | None = None,
+        annotated: int | None = None,
         judge: str | None = "avatars",
         segmenter_shots: float = 16.0,
         looks: int = 16,
@@ -177,6 +180,7 @@ class MapperModule(LightningModule):
 
         self.teaching: dict[str, Any] = {
             "annotations": None if annotations is None else Path(annotations),
+            "annotated": annotated,
             "judge": judge,
             "shots": shots,
             "segmenter_shots": segmenter_shots,

@@ -65,6 +65,7 @@ def teach_reader(
     labels: LabelSet,
     *,
     annotations: Path | None,
+    annotated: int | None,
     judge: str | None,
     shots: int,
     segmenter_shots: float,
@@ -82,7 +83,9 @@ def teach_reader(
         codebook: decides which samples the judge labels.
         rearranger: carries their labels to others.
         labels: label set.
-        annotations: a folder of ``sisug annotate``; None lets the judge label (the research protocol).
+        annotations: a folder of ``sisug annotate``, or the name of annotations that ship; None lets the judge label
+            (the research protocol).
+        annotated: how many of the annotations are used, in the folder's order; None for all.
         judge: name or file of a judge with these classes; None for none.
         shots: samples that the judge labels; 0 lets it label all that the reader learns from.
         segmenter_shots: labels with which a few-shot segmenter is believed as much as what the rearranger carries.
@@ -116,12 +119,12 @@ def teach_reader(
         judged = examiner
         teacher = _by_judge(generator, judged)
     else:
-        samples = _samples(generator, codebook, annotations, examiner, shots, seed)
+        samples = _samples(generator, codebook, annotations, annotated, examiner, shots, seed)
         if samples.labels != labels:
             raise ConfigError(
                 f"annotations of label set {samples.labels.name!r}", f"the run has {labels.name!r}", "name the same one"
             )
-        ws = generator.map(samples.z.to(device), samples.truncation)
+        ws = samples.styles(generator)
         masks = samples.masks.to(device)
         seen, shots = labels.histogram(samples.masks), len(ws)
         transfer = LabelTransfer(generator, codebook, rearranger, ws, masks, labels)
@@ -146,12 +149,14 @@ def _samples(
     generator: GeneratorBackbone,
     codebook: Codebook,
     annotations: Path | None,
+    annotated: int | None,
     judge: Judge | None,
     shots: int,
     seed: int,
 ) -> LabelledSamples:
     if annotations is not None:
-        return read_annotations(annotations, generator)
+        samples = read_annotations(annotations, generator)
+        return samples if annotated is None else samples.first(annotated)
     assert judge is not None
     z = pick_samples(generator, codebook, shots, truncation=SHOWN_AT, seed=seed)
     return judged_samples(generator, judge, z, SHOWN_AT)

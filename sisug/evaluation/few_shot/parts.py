@@ -100,7 +100,7 @@ class Parts:
         settings = self.settings.lineargan
         extractor = train_extractor(
             generator,
-            generator.map(samples.z.to(self.device), samples.truncation),
+            samples.styles(generator),
             samples.masks,
             self.material.labels,
             epochs=settings.epochs,

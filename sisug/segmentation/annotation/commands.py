@@ -19,6 +19,7 @@ from sisug.labels.label_sets import LABEL_SETS
 from sisug.labels.pictures import read_picture
 from sisug.segmentation.annotation.folder import (
     AnnotationRecord,
+    annotation_folder,
     check_new_folder,
     checked_scale,
     mask_path,
@@ -92,7 +93,7 @@ def check(folder: Path, tolerance: int = 0) -> str:
     """Say of every painted mask whether it can be used, and how many pixels each class has.
 
     Args:
-        folder: written by `sisug annotate export`, with masks painted.
+        folder: written by `sisug annotate export`, with masks painted; or the name of annotations that ship (faces).
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
 
     Returns:
@@ -102,6 +103,7 @@ def check(folder: Path, tolerance: int = 0) -> str:
         ConfigError: the tolerance is out of range.
         DataError: the folder is none of ours, no mask is painted, or masks cannot be used.
     """
+    folder = annotation_folder(folder)
     record = read_record(folder)
     masks = read_masks(folder, record, tolerance)
     if not masks:

@@ -11,13 +11,16 @@ import json
 import logging
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from sisug.common.atomic_file import atomic_write
 from sisug.common.image_bytes import to_bytes
@@ -37,6 +40,9 @@ RECORD = "annotation.json"
 
 COMFORTABLE = 512
 """Pixels below which pictures are enlarged where nothing else is asked for: small ones are hard to paint."""
+
+SHIPPED: Mapping[str, Path] = {"faces": Path(__file__).parent / "assets" / "faces"}
+"""Annotations that come with the project, by the name of their generator's preset."""
 
 LARGEST = 8192
 """Height of the largest pictures that are written, pixels."""
@@ -66,6 +72,7 @@ class AnnotationRecord:
         labels: label set of the masks.
         names: one a sample.
         z: latents of the samples.
+        w: their styles after truncation, where the record holds them to the bit; None where it does not.
     """
 
     source: str
@@ -75,6 +82,7 @@ class AnnotationRecord:
     labels: LabelSet
     names: tuple[str, ...]
     z: Latents
+    w: Float[Tensor, "batch w_dim"] | None = None
 
 
 def default_scale(resolution: int) -> int:
@@ -179,11 +187,20 @@ def checked_scale(resolution: int, scale: int | None) -> int:
     return factor
 
 
+def annotation_folder(folder: Path) -> Path:
+    """The folder itself, or that of the annotations that ship under this name.
+
+    Args:
+        folder: folder of `sisug annotate`, or a key of `SHIPPED`.
+    """
+    return SHIPPED.get(str(folder), folder) if not folder.exists() else folder
+
+
 def read_annotations(folder: Path, generator: GeneratorBackbone, *, tolerance: int = 0) -> LabelledSamples:
     """The painted samples of a folder, on the CPU; those without a mask are left out, with a line in the log.
 
     Args:
-        folder: as `write_annotations` made it, with masks painted by the user.
+        folder: as `write_annotations` made it, with masks painted by the user; or a key of `SHIPPED`.
         generator: the one that made the samples.
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
 
@@ -191,6 +208,7 @@ def read_annotations(folder: Path, generator: GeneratorBackbone, *, tolerance: i
         FingerprintMismatch: another generator.
         DataError: no such folder, no mask yet, or masks that cannot be used: all of them are named.
     """
+    folder = annotation_folder(folder)
     record = read_record(folder)
     if generator.fingerprint != record.fingerprint:
         raise FingerprintMismatch(
@@ -219,7 +237,8 @@ def read_annotations(folder: Path, generator: GeneratorBackbone, *, tolerance: i
         )  # fmt: skip
     rows = [record.names.index(name) for name in painted]
     stacked = torch.from_numpy(np.stack(list(painted.values())))
-    return LabelledSamples(record.z[rows], record.truncation, stacked, record.labels, tuple(painted))
+    w = None if record.w is None else record.w[rows]
+    return LabelledSamples(record.z[rows], record.truncation, stacked, record.labels, tuple(painted), w)
 
 
 def read_masks(folder: Path, record: AnnotationRecord, tolerance: int) -> dict[str, np.ndarray | DataError]:
@@ -297,6 +316,7 @@ def read_record(folder: Path) -> AnnotationRecord:
             labels=LabelSet.from_dict(content["label_set"]),
             names=names,
             z=z,
+            w=torch.stack([_decode(sample["w"]) for sample in samples]) if "w" in samples[0] else None,
         )
     except (KeyError, TypeError, ValueError, RuntimeError, DataError) as error:
         raise refuse(f"{RECORD} is damaged: {type(error).__name__}: {error}") from error
