@@ -1,4 +1,4 @@
-"""Small files of trained networks (stages 1 and 2): safetensors in half precision, and a JSON record beside it."""
+"""Small files of trained networks (rearranger, mapper, judge): safetensors in half precision and a JSON record."""
 
 from __future__ import annotations
 

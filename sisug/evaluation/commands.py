@@ -10,11 +10,11 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from sisug.common.folders import check_writable
 from sisug.errors import ConfigError
 from sisug.evaluation.protocol import Protocol
 from sisug.evaluation.report import markdown
 from sisug.evaluation.workspace import Workspace
-from sisug.synthesis.output_folder import check_writable
 from sisug.synthesis.synthesizer import device_of
 
 PROTOCOLS = {
@@ -57,7 +57,7 @@ def evaluate(
         )
     chosen = make_protocol(protocol, settings or {})
     folder = out or Path("runs") / f"evaluate-{protocol}"
-    check_writable(folder)
+    check_writable(folder, "folder", "choose another --out")
     where = device_of(device)
     work = Workspace(folder, identity_of(chosen), overwrite=overwrite)
     report = chosen.run(work, where)

@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sisug.common.folders import check_writable
 from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
 from sisug.labels.image_folders import list_images
 from sisug.synthesis.layouts import Layout, distinct
-from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, check_writable, write_record
+from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, write_record
 from sisug.synthesis.result import (
     MOST_ROWS,
     SheetRow,
@@ -84,7 +85,7 @@ def generate(
         "batch_size": batch_size, "device": device, "out": out,
     }  # fmt: skip
     command = shlex.join(["sisug", "generate", *_as_options(options)])
-    check_writable(out)
+    check_writable(out, "folder", "choose another --out")
     check_unused(out, command, overwrite)
     drawings = [] if input is None else _drawings(input, out)
     if mapper is not None:

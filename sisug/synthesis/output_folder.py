@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sisug.common.atomic_file import atomic_write
-from sisug.errors import ConfigError, RunError, check_local
+from sisug.errors import ConfigError
 
 RECORD = "generate.json"
 SHEET = "sheet.png"
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written; nothing is created.
-
-    Raises:
-        RunError: it is a file, or lies where nothing can be written.
-    """
-    check_local(folder, "the folder")
-    nearest = folder.absolute()
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise RunError(f"the folder {folder} cannot be made", f"{nearest} is not a folder", "choose another --out")
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise RunError(
-            f"the folder {folder} cannot be written",
-            f"writing a test file in {nearest} failed: {error.strerror or error}",
-            "change its permissions, or choose another --out",
-        ) from error
 
 
 def check_unused(folder: Path, command: str, overwrite: bool) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from sisug.common.folders import check_writable
 from sisug.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -49,25 +48,8 @@ def check_run_folder(folder: Path, min_free_gb: float = 1.0) -> None:
     Raises:
         RunError: the folder is a file, cannot be written, or the disk has less free space.
     """
-    nearest = folder.absolute()
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise RunError(
-            f"the run folder {folder} cannot be made",
-            f"{nearest} is not a folder",
-            "move that file away, or choose another folder with --run.root",
-        )
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-        free_gb = shutil.disk_usage(nearest).free / 1e9
-    except OSError as error:
-        raise RunError(
-            f"the run folder {folder} cannot be written",
-            f"writing a test file in {nearest} failed: {error.strerror or error}",
-            "change its permissions, or choose another folder with --run.root",
-        ) from error
+    nearest = check_writable(folder, "run folder", "choose another folder with --run.root")
+    free_gb = shutil.disk_usage(nearest).free / 1e9
     if free_gb < min_free_gb:
         raise RunError(
             f"{free_gb:.2f} GB are free on the disk of the run folder {folder}",

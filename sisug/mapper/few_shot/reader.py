@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from sisug.common.image_bytes import to_bytes
 from sisug.common.seeding import fixed_latents, generator_for, seed_for
@@ -117,11 +118,11 @@ def teach(
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
     steps = epochs * math.ceil(images / BATCH)
     stream = generator_for(seed=seed, rank=0, images_seen=0, purpose="reader batches")
-    for step in range(steps):
-        for group in optimizer.param_groups:  # up in a tenth of the time, then half a cosine, to nothing
-            group["lr"] = (
-                learning_rate * min(1.0, 10 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            )
+    # Up in a tenth of the time, then half a cosine, to nothing.
+    schedule = LambdaLR(
+        optimizer, lambda step: min(1.0, 10 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    for _ in range(steps):
         index = torch.randint(images, (min(BATCH, images),), generator=stream)
         x = pictures[index].to(device).float() / 127.5 - 1
         x = degrade(x, 0.5, stream).contiguous(memory_format=torch.channels_last)
@@ -129,6 +130,7 @@ def teach(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     network.requires_grad_(False).train(False)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from sisug.common.seeding import generator_for
 from sisug.errors import DataError, check_range
@@ -148,15 +149,15 @@ def train_few_shot(
         network = FewShotNetwork(channels, labels.num_classes, width)
     network = network.to(columns.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, weight_decay=1e-3)
-    for step in range(steps):
-        for group in optimizer.param_groups:  # half a cosine, to nothing
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+    half_a_cosine = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    for _ in range(steps):
         index = torch.randint(len(targets), (BATCH,), generator=stream).to(columns.device)
         x, y = moved(columns[index], targets[index], labels, stream)
         loss = F.cross_entropy(network(x), y, ignore_index=labels.ignore)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        half_a_cosine.step()
     return FewShotSegmenter(network, labels, generator.fingerprint, counts)
 
 
