@@ -21,7 +21,7 @@ from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.metrics import Interval, NamedExtractor, mean_interval
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger, tensors_of
 from sisug.segmentation.judges import JudgeProtocol, open_judge
-from sisug.synthesis.styles import check_truncation
+from sisug.synthesis.options import check_truncation
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
-"""Labels: label sets and their colours, and the masks and pictures that people draw, read from files."""
+"""Labels: label sets and their colours, and the masks and pictures that people draw, read from files.
 
-from sisug.labels.label_sets import AVATARS, IGNORE, LABEL_SETS, LabelSet, label_set
+Names are imported when they are first asked for: folders are listed before torch is imported.
+"""
 
-__all__ = ["AVATARS", "IGNORE", "LABEL_SETS", "LabelSet", "label_set"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

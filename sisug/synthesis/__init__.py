@@ -1,9 +1,8 @@
-"""Synthesis (inference): trained pieces and what a user draws become images."""
+"""Synthesis (inference): trained pieces and what a user draws become images.
 
-from sisug.synthesis.inversion import Inversion, invert
-from sisug.synthesis.layouts import Layout
-from sisug.synthesis.result import GeneratedImages
-from sisug.synthesis.styles import StyleSamples
-from sisug.synthesis.synthesizer import Synthesizer
+Names are imported when they are first asked for: `sisug generate` tells mistakes before it imports torch.
+"""
 
-__all__ = ["GeneratedImages", "Inversion", "Layout", "StyleSamples", "Synthesizer", "invert"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

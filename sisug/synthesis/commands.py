@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sisug.common.folders import check_writable
-from sisug.errors import ConfigError, DataError, SisugError, check_local, check_range
+from sisug.errors import ConfigError, DataError, check_local, check_range
 from sisug.labels.image_folders import list_images
-from sisug.synthesis.layouts import Layout, distinct
+from sisug.synthesis.options import BATCH, DEFAULT_SEEDS, check_truncation, parse_seeds
 from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, write_record
-from sisug.synthesis.result import (
-    MOST_ROWS,
-    SheetRow,
-    contact_sheet,
-    file_name,
-    picture_of_image,
-    sheet_row,
-    write_png,
-)
-from sisug.synthesis.styles import Reference, StyleSamples, caption_of, check_truncation, parse_seeds
-from sisug.synthesis.synthesizer import BATCH, DEFAULT_SEEDS, Synthesizer
-
-logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -88,12 +70,23 @@ def generate(
     check_writable(out, "folder", "choose another --out")
     check_unused(out, command, overwrite)
     drawings = [] if input is None else _drawings(input, out)
+    # Mistakes are told before torch is imported, which takes seconds.
+    from sisug.synthesis.layouts import distinct
+    from sisug.synthesis.result import file_name, write_stream
+    from sisug.synthesis.styles import caption_of
+    from sisug.synthesis.synthesizer import Synthesizer
+
     if mapper is not None:
         synthesizer = Synthesizer.load(mapper, generator, device)
     else:
         assert rearranger is not None
         synthesizer = Synthesizer.from_rearranger(rearranger, generator, device)
-    layouts, failed = _layouts(synthesizer, drawings)
+    layouts, failed = [], []
+    for path in drawings:
+        try:
+            layouts.append(synthesizer.layout(path))
+        except DataError as error:
+            failed.append((path, error))
     if like is not None:
         layouts = [synthesizer.exemplar(like, truncation)]
     if not layouts:
@@ -103,7 +96,7 @@ def generate(
     names = [file_name(layout.name, caption) for layout in layouts for caption in captions]
     check_names(out, names, overwrite)
     styles = synthesizer.styles(chosen, truncation=truncation, style_from=style, style_mix=style_mix)
-    _write_images(synthesizer, layouts, styles, batch_size, out)
+    write_stream(synthesizer.stream(layouts, styles, batch_size), layouts, styles.captions, out, SHEET)
     record = synthesizer.record(layouts, styles) | {
         "batch_size": batch_size,
         "failed": [
@@ -160,7 +153,7 @@ def _as_options(options: dict[str, Any]) -> Iterator[str]:
             yield from (f"--{name}", str(value))
 
 
-def _seed_or_file(text: str) -> Reference:
+def _seed_or_file(text: str) -> int | Path:
     """A seed where it is a whole number, else a file; a file named like a number is reached as ./7.
 
     Raises:
@@ -200,42 +193,7 @@ def _drawings(given: Path, out: Path) -> list[Path]:
     return files
 
 
-def _layouts(synthesizer: Synthesizer, drawings: list[Path]) -> tuple[list[Layout], list[tuple[Path, SisugError]]]:
-    """What the mapper makes of the drawings, and those that it cannot read."""
-    layouts: list[Layout] = []
-    failed: list[tuple[Path, SisugError]] = []
-    for path in drawings:
-        try:
-            layouts.append(synthesizer.layout(path))
-        except DataError as error:
-            failed.append((path, error))
-    return layouts, failed
-
-
-def _write_images(
-    synthesizer: Synthesizer, layouts: list[Layout], styles: StyleSamples, batch_size: int, out: Path
-) -> None:
-    """Write each image as soon as it is there, and the sheet at last."""
-    rows: list[SheetRow] = []
-    row: list[torch.Tensor] = []
-    console = Console(stderr=True)
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(layouts) * len(styles))
-        for layout, caption, image in synthesizer.stream(layouts, styles, batch_size):
-            write_png(picture_of_image(image), out / file_name(layout.name, caption))
-            progress.advance(task)
-            row.append(image)
-            if len(row) == len(styles):
-                if len(rows) < MOST_ROWS:
-                    rows.append(sheet_row(layout.name, layout.shown, torch.stack(row)))
-                row.clear()
-    if len(layouts) > MOST_ROWS:
-        logger.info("%s shows the first %d of %d drawings", SHEET, MOST_ROWS, len(layouts))
-    write_png(contact_sheet(rows, styles.captions), out / SHEET)
-
-
-def _all_failed(given: Path | None, failed: list[tuple[Path, SisugError]]) -> SisugError:
+def _all_failed(given: Path | None, failed: list[tuple[Path, DataError]]) -> DataError:
     if len(failed) == 1:
         return failed[0][1]
     return DataError(
@@ -243,7 +201,7 @@ def _all_failed(given: Path | None, failed: list[tuple[Path, SisugError]]) -> Si
     )
 
 
-def _some_failed(failed: list[tuple[Path, SisugError]], total: int, out: Path) -> DataError:
+def _some_failed(failed: list[tuple[Path, DataError]], total: int, out: Path) -> DataError:
     return DataError(
         f"{len(failed)} of {total} drawings gave no images; those of the others are in {out}",
         _listed(failed),
@@ -251,5 +209,5 @@ def _some_failed(failed: list[tuple[Path, SisugError]], total: int, out: Path) -
     )
 
 
-def _listed(failed: list[tuple[Path, SisugError]]) -> str:
+def _listed(failed: list[tuple[Path, DataError]]) -> str:
     return "".join(f"\n- {error}" for _, error in failed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from sisug.common.atomic_file import atomic_write
 from sisug.common.image_bytes import to_bytes
 from sisug.common.image_grid import make_grid
+from sisug.synthesis.layouts import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +129,41 @@ def write_png(picture: Image.Image, path: Path) -> None:
     """
     with atomic_write(path) as file:
         picture.save(file, format="PNG")
+
+
+def write_stream(
+    images: Iterable[tuple[Layout, str, Float[Tensor, "3 height width"]]],
+    layouts: Sequence[Layout],
+    styles: Sequence[str],
+    folder: Path,
+    sheet: str,
+) -> None:
+    """Write each image as soon as it is there, and a contact sheet at last.
+
+    Args:
+        images: of ``Synthesizer.stream``.
+        layouts: that they have, in order.
+        styles: captions of the styles that they have, in order.
+        folder: made if need be.
+        sheet: name of the contact sheet's file.
+    """
+    rows: list[SheetRow] = []
+    row: list[Tensor] = []
+    console = Console(stderr=True)
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(layouts) * len(styles))
+        for layout, caption, image in images:
+            write_png(picture_of_image(image), folder / file_name(layout.name, caption))
+            progress.advance(task)
+            row.append(image)
+            if len(row) == len(styles):
+                if len(rows) < MOST_ROWS:
+                    rows.append(sheet_row(layout.name, layout.shown, torch.stack(row)))
+                row.clear()
+    if len(layouts) > MOST_ROWS:
+        logger.info("%s shows the first %d of %d layouts", sheet, MOST_ROWS, len(layouts))
+    write_png(contact_sheet(rows, styles), folder / sheet)
 
 
 class SheetRow(NamedTuple):

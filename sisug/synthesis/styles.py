@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from sisug.labels.image_files import examine, examine_image
 from sisug.rearranger.pipeline import RearrangementPipeline, SourceSamples
 from sisug.synthesis.inversion import invert
 from sisug.synthesis.layouts import LONGEST, as_image, record_of, sha256_of_values
+from sisug.synthesis.options import check_truncation
 from sisug.types import Images, Styles
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,6 @@ POOR = 15.0
 """PSNR in dB below which a picture was hardly found by inversion. Our choice."""
 
 LARGEST_SEED = 2**63 - 1
-
-MOST_SEEDS = 10_000
-"""Seeds of one command: their features are held in memory."""
 
 WHITE = (255, 255, 255)
 """What lies behind transparent parts of pictures."""
@@ -165,48 +162,6 @@ def style_samples(
     )
     ws, mask = torch.cat([sample.ws for sample in samples]), torch.cat([sample.mask for sample in samples])
     return StyleSamples(tuple(captions), SourceSamples(ws, features, mask), record, tuple(warnings))
-
-
-def check_truncation(truncation: float) -> None:
-    """Refuse a truncation outside [0, 1].
-
-    Raises:
-        ConfigError: it is outside.
-    """
-    if not 0 <= truncation <= 1:
-        raise ConfigError(
-            f"truncation {truncation}", "1 is the generator's full range, 0 its mean image", "choose one from 0 to 1"
-        )
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds as people write them, 0-7 or 1,5,9-12: in the order given, each once.
-
-    >>> parse_seeds("1,5,9-12")
-    [1, 5, 9, 10, 11, 12]
-
-    Args:
-        text: whole numbers and ranges (both ends belong to it) with commas between them.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-
-    def refuse(cause: str) -> ConfigError:
-        return ConfigError(f"seeds {text!r}", cause, "write them like 0-7, or 3, or 1,5,9-12")
-
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, flags=re.ASCII)
-        if found is None:
-            raise refuse(f"{part.strip()!r} is neither a whole number nor a range")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            raise refuse(f"the range {part.strip()!r} ends before it begins")
-        if last - first >= MOST_SEEDS or len(seeds) + last - first >= MOST_SEEDS:
-            raise refuse(f"these are more than {MOST_SEEDS:,} seeds, whose features are held in memory")
-        seeds |= dict.fromkeys(range(first, last + 1))
-    return list(seeds)
 
 
 def _read(given: str | Path | Image.Image | np.ndarray | Tensor, size: int) -> tuple[Images, dict[str, Any]]:

@@ -20,19 +20,12 @@ from sisug.errors import ConfigError, check_range
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
 from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
+from sisug.synthesis.options import BATCH, DEFAULT_SEEDS, TRUNCATION
 from sisug.synthesis.result import GeneratedImages
 from sisug.synthesis.styles import Reference, StyleSamples, caption_of, style_samples, ws_of, ws_of_seed
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_SEEDS = range(8)
-
-TRUNCATION = 0.7
-"""Where nothing else is asked for."""
-
-BATCH = 16
-"""Images at a time."""
 
 
 class Synthesizer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from sisug import cli
 from sisug.errors import ConfigError
 from sisug.generators import Generator
 from sisug.generators.native import write_native
-from sisug.synthesis.styles import parse_seeds
+from sisug.synthesis.options import parse_seeds
 
 Command = Callable[..., int]
 
@@ -194,7 +196,7 @@ def test_folders_that_cannot_be_written(
     def not_reached(*_: object) -> None:
         raise AssertionError("work began before the folder was checked")
 
-    monkeypatch.setattr("sisug.synthesis.commands.Synthesizer.load", not_reached)
+    monkeypatch.setattr("sisug.synthesis.synthesizer.Synthesizer.load", not_reached)
     draw(tmp_path / "face.png", mask())
     (tmp_path / "taken").write_text("a file")
     assert generate("--input", "face.png", "--out", out) == 2
@@ -397,6 +399,40 @@ def test_missing_options(
 ) -> None:
     assert sisug("generate", *options) == 2
     assert part in message(capsys)
+
+
+def test_mistakes_that_need_no_weights_are_told_before_torch_is_imported(tmp_path: Path) -> None:
+    draw(tmp_path / "face.png", mask())
+    (tmp_path / "empty").mkdir()
+    asked = ["--mapper", "avatars-seg", "--out", "out", "--input"]
+    mistakes = [
+        ["--input", "face.png", "--out", "out"],
+        [*asked, "none.png"],
+        [*asked, "empty"],
+        [*asked, "face.png", "--seeds", "3-1"],
+        [*asked, "face.png", "--truncation", "2"],
+        [*asked, "face.png", "--batch_size", "0"],
+        [*asked, "face.png", "--style_from", "none.jpg"],
+        [*asked, "face.png", "--out", "face.png"],
+    ]
+    script = f"""
+import sys
+from sisug import cli
+assert all(cli.main(["generate", *mistake]) == 2 for mistake in {mistakes!r})
+assert not {{"torch", "lightning"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Remedy: ") == len(mistakes)
+
+
+def test_inference_leaves_what_is_slow_to_import_alone() -> None:
+    script = """
+import sys, sisug.synthesis.synthesizer
+assert not {"torchvision", "torch._dynamo", "lightning", "torchmetrics"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

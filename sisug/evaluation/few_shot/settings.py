@@ -7,7 +7,7 @@ from typing import Any
 
 from sisug.errors import ConfigError, check_range
 from sisug.evaluation.training import Precision
-from sisug.synthesis.styles import check_truncation
+from sisug.synthesis.options import check_truncation
 
 EPOCH = 1024
 """Images, about, after which a mapper in training is saved, so that an interruption costs minutes."""
