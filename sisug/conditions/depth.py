@@ -17,6 +17,7 @@ from sisug.conditions.depth_network import DepthNetwork, LargerIs
 from sisug.conditions.freehand import blur, scale_of, uniform
 from sisug.conditions.lines import grey_16_bits
 from sisug.errors import CheckpointError, ConfigError
+from sisug.faces import LandmarkDepth
 from sisug.labels.label_sets import LabelSet
 from sisug.labels.pictures import Picture, check_mode, rgba
 from sisug.types import Images, Masks
@@ -43,6 +44,10 @@ SMOOTHEST = 1.0
 """Largest blur of training maps, standard deviation in pixels at 64: depth networks do not end sharply."""
 
 
+LANDMARKS = "face-landmarks"
+"""In the place of a network's name: depth by the landmarks of a face."""
+
+
 class Depth(Condition):
     """Depth map in [0, 1]: 0 for the farthest point, 1 for the nearest.
 
@@ -57,7 +62,8 @@ class Depth(Condition):
         order: all classes from far to near; by default that of ``LAYERS`` for the label set.
         stretch: whether each map's smallest and largest value become 0 and 1, in training as in use; None for whether
             there is a network, whose depth has a scale of each image's own.
-        model: depth network on the hub or in a folder, see ``sisug.conditions.depth_network``; None for the order.
+        model: depth network on the hub or in a folder, see ``sisug.conditions.depth_network``; "face-landmarks" for the
+            depth of a face's landmarks, without such a network (see ``sisug.faces``); None for the order.
         revision: see ``DepthNetwork``.
         resolution: see ``DepthNetwork``.
         larger_is: see ``DepthNetwork``.
@@ -117,14 +123,18 @@ class Depth(Condition):
     def prepare(self) -> None:
         if self._network is not None or self.model is None:
             return
-        network = DepthNetwork(self.model, self.revision, self.resolution, self.larger_is)
+        if self.model == LANDMARKS:
+            network: DepthNetwork | LandmarkDepth = LandmarkDepth()
+        else:
+            network = DepthNetwork(self.model, self.revision, self.resolution, self.larger_is)
+            self.larger_is = network.larger_is
         if self.fingerprint not in (None, network.fingerprint):
             raise CheckpointError(
                 f"the depth network {self.model} has other weights than were asked for",
                 f"their fingerprint is {network.fingerprint}, not {self.fingerprint}: it would see other depths",
                 "name the revision that was used, or leave fingerprint out and train again",
             )
-        self.fingerprint, self.larger_is = network.fingerprint, network.larger_is
+        self.fingerprint = network.fingerprint
         self._network = FrozenNetwork(network)
 
     def extract(self, images: Images, masks: Masks | None, random: torch.Generator) -> Encoded:
@@ -181,6 +191,13 @@ def _check_options(
             f"the depth network {model} with " + ("an order of layers" if order is not None else "stretch false"),
             "it sees depth by itself, in a scale of each image's own",
             "leave that out, or leave model out",
+        )
+    own = [name for name in given if name != "fingerprint"]
+    if model == LANDMARKS and own:
+        raise ConfigError(
+            f"depth by landmarks of a face with {', '.join(own)}",
+            "only networks of the hub have these",
+            "leave that out",
         )
     resolution, larger_is = network_options["resolution"], network_options["larger_is"]
     if resolution is not None and resolution < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -22,6 +23,10 @@ FALL = 0.5
 
 SMOOTH = 0.06
 """Blur, in distances of the eyes: where the cheek turns away, landmarks lie behind each other."""
+
+
+FINEST = 256
+"""Size at which depth is interpolated at most, pixels: it is smooth."""
 
 
 class LandmarkDepth(nn.Module):
@@ -51,8 +56,13 @@ class LandmarkDepth(nn.Module):
             images: RGB in [-1, 1].
         """
         height, width = images.shape[-2:]
-        maps = [depth_of(points, height, width) for points in self.landmarks(images).points.cpu()]
-        return torch.stack(maps)[:, None].to(images.device)
+        shrink = max(1.0, max(height, width) / FINEST)
+        small = round(height / shrink), round(width / shrink)
+        points = self.landmarks(images).points.cpu() / shrink
+        maps = torch.stack([depth_of(each, *small) for each in points])[:, None]
+        if small != (height, width):
+            maps = F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
+        return maps.to(images.device)
 
 
 def depth_of(points: Float[Tensor, "point 3"], height: int, width: int) -> Float[Tensor, "height width"]:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from sisug.common.cache_folder import cache_folder
-from sisug.errors import ConfigError, DataError
-from sisug.faces import FaceLandmarks, align, networks
+from sisug.conditions.registry import condition
+from sisug.errors import CheckpointError, ConfigError, DataError
+from sisug.faces import FaceLandmarks, Faces, align, networks
+from sisug.faces import depth as faces_depth
 from sisug.faces.alignment import square_of
 from sisug.faces.cropping import crop, uncrop
 from sisug.faces.depth import depth_of
@@ -106,14 +108,41 @@ def test_alignment_brings_eyes_level_and_to_the_middle() -> None:
 
 
 def test_depth_is_nearest_at_the_nearest_landmark_and_falls_off_outside() -> None:
-    rng = torch.Generator().manual_seed(0)
-    points = torch.cat([torch.rand(NUM_POINTS, 2, generator=rng) * 40 + 30, torch.zeros(NUM_POINTS, 1)], dim=1)
-    points[:, 2] = (points[:, :2] - 50).norm(dim=1)
+    points = bowl(100)
     depth = depth_of(points, 100, 100)
     y, x = divmod(int(depth.argmax()), 100)
     assert math.hypot(x - 49.5, y - 49.5) < 4
     assert float(depth[0, 0]) < float(depth[25, 25]) < float(depth[50, 50])
     assert not depth_of(points * torch.nan, 8, 8).any()
+
+
+def bowl(size: int) -> Tensor:
+    """Landmarks spread over the middle half of an image, nearest in its middle."""
+    rng = torch.Generator().manual_seed(0)
+    points = torch.cat([(torch.rand(NUM_POINTS, 2, generator=rng) / 2 + 0.25) * size, torch.zeros(NUM_POINTS, 1)], 1)
+    points[:, 2] = (points[:, :2] - size / 2).norm(dim=1)
+    return points
+
+
+def test_the_depth_condition_takes_landmarks_in_place_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Landmarks:
+        fingerprint = "ab" * 32
+
+        def __call__(self, images: Tensor) -> Faces:
+            return Faces(torch.stack([bowl(images.shape[-1]), bowl(8) * torch.nan]), torch.tensor([1.0, 0.1]))
+
+    monkeypatch.setattr(faces_depth, "FaceLandmarks", Landmarks)
+    made = condition("depth", model="face-landmarks")
+    assert made.options["fingerprint"] == Landmarks.fingerprint
+    depth = made.extract(torch.zeros(2, 3, 512, 512), None, torch.Generator().manual_seed(0))
+    assert depth.shape == (2, 1, 512, 512)
+    assert float(depth[0, 0, 240:272, 240:272].min()) > 0.9
+    assert float(depth[0, 0, 0].max()) < 0.3
+    assert not depth[1].any()  # no face: flat
+    with pytest.raises(CheckpointError, match="other weights"):
+        condition("depth", model="face-landmarks", fingerprint="00")
+    with pytest.raises(ConfigError, match="with resolution"):
+        condition("depth", model="face-landmarks", resolution=64)
 
 
 def test_parts_are_painted_over_each_other_in_their_order() -> None:
@@ -179,8 +208,6 @@ def test_a_picture_without_a_face_is_said_by_name(photo: Tensor) -> None:
 
 @real
 def test_damaged_networks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sisug.errors import CheckpointError
-
     monkeypatch.setenv("SISUG_CACHE", str(tmp_path))
     folder = tmp_path / "wheels"
     folder.mkdir()

@@ -13,6 +13,9 @@ from sisug.labels.label_sets import LABEL_SETS, LabelSet
 from sisug.segmentation.judges.network_judge import judged_images
 from sisug.types import Images, Masks
 
+LANDMARKS = "face-landmarks"
+"""The judge's name where one is asked for, and its label set's."""
+
 UNKNOWN = "other"
 
 FINER = 4
@@ -23,7 +26,7 @@ def _labels() -> LabelSet:
     faces = LABEL_SETS["faces"]
     names = list(dict.fromkeys(name for name, _ in PARTS))
     colors = dict(zip(faces.classes, faces.palette, strict=True))
-    return LabelSet("face-landmarks", (UNKNOWN, *names), (colors["background"], *(colors[name] for name in names)))
+    return LabelSet(LANDMARKS, (UNKNOWN, *names), (colors["background"], *(colors[name] for name in names)))
 
 
 LANDMARK_LABELS = _labels()

@@ -10,6 +10,7 @@ from typing import Any
 
 from sisug.errors import ConfigError, check_local
 from sisug.labels.label_sets import LabelSet
+from sisug.segmentation.judges.landmark_judge import LANDMARKS, FaceLandmarkJudge
 from sisug.segmentation.judges.protocol import JudgeProtocol
 from sisug.segmentation.judges.transformers_judge import TransformersJudge
 from sisug.segmentation.loading import JUDGES, load_judge
@@ -19,9 +20,10 @@ def open_judge(judge: str | Path | Mapping[str, Any] | JudgeProtocol = "avatars"
     """A judge, however it is named; on the CPU.
 
     Args:
-        judge: a shipped judge's name, a `.safetensors` file of `sisug judge export`, a folder or hub name of a model
-            that transformers loads ("jonathandinu/face-parsing"), `{"class_path": ..., "init_args": {...}}` of any
-            class that is a judge, or a judge itself.
+        judge: a shipped judge's name, "face-landmarks" (see `FaceLandmarkJudge`), a `.safetensors` file of
+            `sisug judge export`, a folder or hub name of a model that transformers loads
+            ("jonathandinu/face-parsing"), `{"class_path": ..., "init_args": {...}}` of any class that is a judge, or a
+            judge itself.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -32,6 +34,8 @@ def open_judge(judge: str | Path | Mapping[str, Any] | JudgeProtocol = "avatars"
     if not isinstance(judge, str | Path):
         return _checked(judge, type(judge).__name__)
     check_local(judge, "judge")
+    if str(judge) == LANDMARKS:
+        return FaceLandmarkJudge()
     path = Path(judge).expanduser()
     if str(judge) in JUDGES or path.suffix == ".safetensors":
         return load_judge(path if path.suffix == ".safetensors" else judge)
@@ -41,8 +45,8 @@ def open_judge(judge: str | Path | Mapping[str, Any] | JudgeProtocol = "avatars"
         return TransformersJudge(str(judge))
     raise ConfigError(
         f"judge {str(judge)!r}",
-        f"the judges that ship are {', '.join(JUDGES)}; it is no .safetensors file, no folder with config.json, and no "
-        "hub name (owner/model) either",
+        f"the judges by name are {', '.join((*JUDGES, LANDMARKS))}; it is no .safetensors file, no folder with "
+        "config.json, and no hub name (owner/model) either",
         "correct the name, or give class_path and init_args",
     )
 

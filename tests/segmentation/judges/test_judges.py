@@ -217,7 +217,7 @@ def test_class_path_and_init_args(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("portraits", "judges that ship are avatars"),
+        ("portraits", "judges by name are avatars, face-landmarks"),
         ({"class": "x"}, "class_path and init_args"),
         ({"class_path": "torch.nn.Identity"}, "Identity is no judge.*lacks labels"),
         ({"class_path": "nowhere.Judge"}, "No module named 'nowhere'"),
