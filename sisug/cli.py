@@ -15,10 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from sisug import __version__
-from sisug.errors import SisugError
+from sisug.errors import DiskFullError, SisugError, printable
 
 BAD_INPUT = 2
 """Exit code when the user's input cannot be used, as argparse's own."""
+
+FULL_DISK = 74
+"""Exit code when a disk or quota is full, as EX_IOERR of sysexits.h: no input was wrong."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
@@ -85,15 +88,16 @@ def main(args: list[str] | None = None) -> int:
         args: command line without the program's name; None for `sys.argv`.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated. Errors in sisug itself keep
-        their traceback, and so do all with SISUG_DEBUG=1.
+        The exit code: 0 done, 1 failed, 2 bad input, 74 disk full, 130 interrupted, 143 terminated. Errors in sisug
+        itself keep their traceback, and so do all with SISUG_DEBUG=1.
     """
     arguments = sys.argv[1:] if args is None else args
     _show_log()
     try:
         _dispatch(arguments)
     except SisugError as error:
-        return _fail(error, str(error), BAD_INPUT)
+        full = isinstance(error, DiskFullError) or _errno_behind(error) in _FULL
+        return _fail(error, str(error), FULL_DISK if full else BAD_INPUT)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return INTERRUPTED
@@ -108,11 +112,23 @@ def main(args: list[str] | None = None) -> int:
         cause = _CAUSES.get(error.errno or 0)
         if cause is None:
             raise
-        return _fail(error, f"{error.filename or 'A file'} could not be used. {cause}", 1)
+        code = FULL_DISK if error.errno in _FULL else 1
+        return _fail(error, printable(f"{error.filename or 'A file'} could not be used. {cause}"), code)
     return 0
 
 
+def _errno_behind(error: BaseException | None) -> int | None:
+    """Number of the system's error that another one was raised from."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
 _FREE_SPACE = "Remedy: free some space; a training run then continues with --ckpt_path last."
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _CAUSES = {
     errno.ENOSPC: f"Cause: the disk is full. {_FREE_SPACE}",
@@ -148,7 +164,7 @@ def _run_tool(arguments: list[str]) -> None:
             options = [_with_underscores(argument) for argument in arguments[length:]]
             result = auto_cli(_load(TOOLS[name][0]), args=options, prog=f"sisug {name}", as_positional=True)
             if result is not None:
-                sys.stdout.write(f"{result}\n")
+                sys.stdout.write(printable(f"{result}\n", keep="\n"))
             return
     group = [line for line in _table() if line.split()[0] == arguments[0]]
     if group and arguments[1:] in ([], ["-h"], ["--help"]):
@@ -204,7 +220,7 @@ class _CurrentStderr(logging.Handler):
     """Writes to what `sys.stderr` is at the moment: a running progress bar replaces it, to print above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(printable(self.format(record) + "\n", keep="\n\t"))
 
 
 def _show_log() -> None:

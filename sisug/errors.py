@@ -6,6 +6,25 @@ import re
 from pathlib import Path
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Text that any terminal shows as it is: control characters and bytes that are no UTF-8 become their numbers.
+
+    Names and records come from files, and an escape sequence in one could rewrite what a terminal shows.
+
+    Args:
+        text: from a file, or made of such.
+        keep: control characters that may stay, such as the ends of lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
 class SisugError(Exception):
     """Base of all errors that sisug raises on purpose.
 
@@ -17,7 +36,8 @@ class SisugError(Exception):
 
     def __init__(self, state: str, cause: str, remedy: str) -> None:
         self.state, self.cause, self.remedy = state, cause, remedy
-        super().__init__(f"{state.rstrip('.')}. Cause: {cause.rstrip('.')}. Remedy: {remedy.rstrip('.')}.")
+        parts = (printable(" ".join(part.split("\n")).rstrip(".")) for part in (state, cause, remedy))
+        super().__init__("{}. Cause: {}. Remedy: {}.".format(*parts))
 
     def __reduce__(self) -> tuple[type[SisugError], tuple[str, str, str]]:
         # Errors cross process borders (data workers, DDP ranks), which pickles them.
@@ -45,7 +65,11 @@ class DataError(SisugError):
 
 
 class RunError(SisugError):
-    """A run cannot start or go on: an unwritable folder, a full disk, a folder that belongs to another run."""
+    """A run cannot start or go on: an unwritable folder, a folder that belongs to another run."""
+
+
+class DiskFullError(RunError):
+    """A disk or quota is full; no input was wrong, and the same command may be given again."""
 
 
 _ADDRESS = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+:/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import yaml
 from generators.file_server import FileServer, serve
 
 from sisug.cli import TOOLS
-from sisug.errors import ConfigError, check_local
+from sisug.errors import CheckpointError, ConfigError, check_local
 
 Command = Callable[..., int]
 
@@ -160,7 +159,7 @@ def test_the_reader_of_checkpoints_runs_nothing(tmp_path: Path, server: FileServ
     with pytest.raises(ConfigError):
         reader.load_checkpoint(server.url, weights_only=asked)
     torch.save({"state_dict": {}, "hyper_parameters": Canary(mark)}, tmp_path / "http.ckpt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(CheckpointError, match="was not opened"):
         reader.load_checkpoint(tmp_path / "http.ckpt", weights_only=asked)
     assert server.asked == []
     assert not mark.exists()

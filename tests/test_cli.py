@@ -164,7 +164,7 @@ def test_debug_shows_the_traceback(sisug: Command, monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("tools")
 def test_interrupt_and_full_disk(sisug: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert sisug("toy", "stop") == 130
-    assert sisug("toy", "fill") == 1
+    assert sisug("toy", "fill") == cli.FULL_DISK
     err = capsys.readouterr().err
     assert "x.npy" in err
     assert "the disk is full" in err
@@ -332,7 +332,7 @@ def test_ddp_overlay_runs(toy: tuple[Any, ...], tmp_path: Path) -> None:
         (("--trainer.max_epoch", "1"), "max_epoch"),
         (("--model", "toy_training.NoSuchModule"), "NoSuchModule"),
         (("--ckpt_path", "missing.ckpt"), "missing.ckpt does not exist"),
-        (("--ckpt_path", "toy.yaml"), "cannot be read"),
+        (("--ckpt_path", "toy.yaml"), "no file that torch wrote"),
         (("--ckpt_path", "best"), "give its file, or `last`"),
         (("--run.root", "toy.yaml"), "is not a folder"),
     ],
@@ -361,7 +361,7 @@ def test_a_checkpoint_cut_short(
     whole = (tmp_path / "runs" / "toy" / "version_0" / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     assert sisug("fit", *toy, "--ckpt_path", "cut.ckpt") == 2
-    assert "its end is missing" in capsys.readouterr().err
+    assert "cut short" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_a_run_is_refused(
@@ -404,7 +404,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
         save(checkpoint, file)
 
     monkeypatch.setattr(checkpoint_io.torch, "save", save_once)
-    assert sisug("fit", *toy) == 2
+    assert sisug("fit", *toy) == cli.FULL_DISK
     assert "the disk is full" in capsys.readouterr().err
     run = tmp_path / "runs" / "toy" / "version_0"
     assert checkpoint(run)["epoch"] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from sisug.common.hed_wheel import BGR_MEAN, FILE_SHA256, PACKAGE, hed_tensors
 from sisug.common.state_dicts import differences, finite, listed
+from sisug.common.torch_files.data import load_data
 from sisug.conditions.hed_network import HED, STAGES
 from sisug.errors import CheckpointError, check_local
 
@@ -66,7 +66,9 @@ def load_hed(weights: str | Path, sha256: str | None = None) -> tuple[HED, str]:
         raise _other(str(path), found, sha256)
     try:
         safe = path.suffix == ".safetensors"
-        state = load_safetensors(content) if safe else torch.load(io.BytesIO(content), "cpu", weights_only=True)
+        state = load_safetensors(content) if safe else load_data(path, "the weights of HED", remedy)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files and pickled code raise half a dozen kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"the weights of HED {path} cannot be read", reason, remedy) from error

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
+from sisug.common.atomic_file import atomic_write
 from sisug.data.avatars.dataset import AvatarsDataset, Split
 from sisug.data.avatars.plotting import plot as plot_dataset
 from sisug.data.images.scan import WHITE, scan_folder
@@ -160,7 +161,6 @@ def plot(
     else:
         dataset, described = ImageMaskFolder(data, resolution, labels), data
     picture = plot_dataset(dataset, rows, columns)
-    temporary = out.with_name(out.name + ".tmp")
-    picture.save(temporary, formats[out.suffix.lower()])
-    temporary.replace(out)
+    with atomic_write(out) as file:
+        picture.save(file, formats[out.suffix.lower()])
     return f"{rows * columns} images of {described} in {out}"

@@ -22,8 +22,8 @@ from sisug.data.avatars.drawing import style_version
 from sisug.data.images.scan import WHITE, check_form
 from sisug.data.masks import CelebAMaskPairs, Pairs, check_batch, check_pairing, detect, open_pairs, read_names
 from sisug.data.masks.conversion_record import check_finished
-from sisug.data.masks.dataset import SPLITS
 from sisug.data.masks.reading import check_square, header_size, read_pair
+from sisug.data.masks.splits import SPLITS
 from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import examine
 from sisug.labels.image_folders import list_images

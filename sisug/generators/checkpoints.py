@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sisug.common.state_dicts import differences, listed, part_of
-from sisug.errors import CheckpointError, FingerprintMismatch, check_local
+from sisug.common.torch_files.data import load_run
+from sisug.errors import CheckpointError, FingerprintMismatch
 from sisug.generators.backbone import GeneratorBackbone
 from sisug.generators.loading import GeneratorReference, recorded_generator
 
@@ -100,16 +99,9 @@ def read_checkpoint(path: Path, what: str, remedy: str) -> dict[str, Any]:
         CheckpointError: missing or damaged.
         ConfigError: an address.
     """
-    check_local(path, what)
-    if not path.is_file():
-        raise CheckpointError(f"{what} {path} cannot be used", "there is no such file", remedy)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{what} {path} cannot be used", f"it is damaged: {reason}", remedy) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{what} {path} cannot be used", "it is no training checkpoint", remedy)
+    content = load_run(path, what, remedy)
+    if not isinstance(content.get("generator", {}), Mapping):
+        raise CheckpointError(f"{what} {path} cannot be used", NAMED, remedy)
     return content
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sisug.errors import DataError
 from sisug.labels.label_sets import IGNORE_COLOUR, LabelSet
 from sisug.labels.pictures import Picture, check_mode, palette_colours, read_picture, rgba
+
+READING = 2
+"""Of the code that turns a file into classes; raise it when classes change."""
 
 WHITE = (255, 255, 255)
 
@@ -23,7 +27,13 @@ LISTED = 6
 
 
 def read_mask(
-    path: Path, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False, square: bool = True
+    path: Path,
+    labels: LabelSet,
+    *,
+    tolerance: int = 0,
+    white_is_blank: bool = False,
+    square: bool = True,
+    numbers: bool = False,
 ) -> np.ndarray:
     """The mask in a picture file, at the picture's own size; `mask_of` says how it is read.
 
@@ -33,6 +43,7 @@ def read_mask(
         tolerance: as there.
         white_is_blank: as there.
         square: whether the picture has to be square; callers that crop the mask themselves take any.
+        numbers: as there.
 
     Returns:
         int64 (height, width): class numbers or ``labels.ignore``.
@@ -41,17 +52,27 @@ def read_mask(
         DataError: for anything that is not such a mask, with the values found.
     """
     picture = read_picture(path, square=square)
-    return mask_of(picture, labels, tolerance=tolerance, white_is_blank=white_is_blank)
+    return mask_of(picture, labels, tolerance=tolerance, white_is_blank=white_is_blank, numbers=numbers)
 
 
-def mask_of(picture: Picture, labels: LabelSet, *, tolerance: int = 0, white_is_blank: bool = False) -> np.ndarray:
+def mask_of(
+    picture: Picture,
+    labels: LabelSet,
+    *,
+    tolerance: int = 0,
+    white_is_blank: bool = False,
+    numbers: bool = False,
+) -> np.ndarray:
     """The mask in a picture, at the picture's own size.
 
-    How the picture is read depends on its color model:
+    One picture has the same classes however it is stored. What its colors say comes first; class numbers are a second
+    language, for pictures whose colors say nothing:
 
-    - Grey (1 bit or 8): each value is a class number, or ``labels.ignore``.
     - RGB or RGBA: each colour is a class's, exactly or within ``tolerance``; magenta (``IGNORE_COLOUR``) and wholly
       transparent pixels are don't-care; half-transparent ones are refused.
+    - Gray (1 bit or 8): where every gray that occurs is exactly a class's color, the picture is read by colors, as RGB;
+      a warning says so where the values could be class numbers too. Otherwise each value is a class number, or
+      ``labels.ignore``.
     - Palette: paint programs reorder palettes as they save, so colours win. If any colour in use is the label set's
       (at another number than its class), the file is read by colours, as RGB. Otherwise it is an index picture: the
       palette is only for show and the stored numbers are class numbers; a warning says so where colours differ.
@@ -61,6 +82,7 @@ def mask_of(picture: Picture, labels: LabelSet, *, tolerance: int = 0, white_is_
         labels: classes and colors.
         tolerance: largest difference per color channel, 0 to 255, at which a pixel still counts as the nearest class.
         white_is_blank: whether white paper is don't-care, unless a class is white.
+        numbers: whether values are class numbers whatever their colors say: of masks that sisug wrote.
 
     Returns:
         int64 (height, width): class numbers or ``labels.ignore``.
@@ -72,9 +94,27 @@ def mask_of(picture: Picture, labels: LabelSet, *, tolerance: int = 0, white_is_
     check_mode(picture)
     table = _colour_table(labels, white_is_blank)
     mode = picture.image.mode
-    if mode in ("1", "L", "LA") or (mode == "P" and not _palette_is_meant(picture, labels, table, tolerance)):
+    if mode in ("1", "L", "LA", "P") and numbers:
         return _by_number(picture, labels)
-    return _by_colour(picture, labels, table, tolerance)
+    if mode in ("1", "L", "LA"):
+        meant = _greys_are_meant(picture, labels, table, tolerance)
+    else:
+        meant = mode != "P" or _palette_is_meant(picture, labels, table, tolerance)
+    return _by_colour(picture, labels, table, tolerance) if meant else _by_number(picture, labels)
+
+
+def mask_picture(mask: np.ndarray, labels: LabelSet) -> Image.Image:
+    """A mask as a palette picture: its numbers are the classes', and so are its colours, so that both readings agree.
+
+    Args:
+        mask: (height, width), class numbers or ``labels.ignore``.
+        labels: classes and colours.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: labels.num_classes], colours[labels.ignore] = labels.palette, IGNORE_COLOUR
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette(colours.tobytes())
+    return picture
 
 
 def _check_depth(picture: Picture) -> None:
@@ -94,6 +134,36 @@ def _colour_table(labels: LabelSet, white_is_blank: bool) -> dict[tuple[int, int
     if white_is_blank:
         table.setdefault(WHITE, labels.ignore)
     return table
+
+
+def _greys_are_meant(
+    picture: Picture, labels: LabelSet, table: dict[tuple[int, int, int], int], tolerance: int
+) -> bool:
+    """Whether the greys of a picture without colour say the classes, rather than its numbers."""
+    mode = picture.image.mode
+    stored = np.asarray(picture.image.getchannel("L") if mode == "LA" else picture.image)
+    if picture.image.has_transparency_data:
+        stored = stored[rgba(picture)[..., 3] > 0]  # what is wholly transparent has no colour
+    used = _present(stored.astype(np.uint8))
+    shown = used * 255 if mode == "1" else used
+    greys = {colour[0]: value for colour, value in table.items() if len(set(colour)) == 1}
+    are_numbers = bool(((used < labels.num_classes) | (used == labels.ignore)).all())
+    if len(used) and all(int(grey) in greys for grey in shown):
+        if are_numbers and any(greys[int(grey)] != number for grey, number in zip(shown, used, strict=True)):
+            names = [*labels.classes, *[""] * 256]
+            said = ", ".join(f"{grey} = {names[greys[int(grey)]] or 'left out'}" for grey in shown)
+            picture.warn(
+                f"its grays are colors of label set {labels.name!r} and read as such ({said}), as the same picture in "
+                "RGB would be. If they are class numbers, save it as a palette picture"
+            )
+        return True
+    if are_numbers:
+        return False
+    # No reading fits exactly: near colours, or whichever the values are more like, for the message.
+    near = [min((abs(int(grey) - known) for known in greys), default=256) for grey in shown]
+    return bool(near) and (
+        max(near) <= tolerance or any(away == 0 and grey for away, grey in zip(near, shown, strict=True))
+    )
 
 
 def _palette_is_meant(

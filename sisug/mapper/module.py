@@ -17,7 +17,7 @@ from sisug.common.seeding import fixed_latents, generator_for
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.registry import condition as condition_by_name
-from sisug.errors import ConfigError, check_range
+from sisug.errors import ConfigError, SisugError, check_range
 from sisug.generators import Discriminator, Features
 from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import generator_adversarial_loss
@@ -234,14 +234,22 @@ class MapperModule(LightningModule):
         if self.reader is None or bool(self.get_buffer("reader_is_taught")):
             return
         state: Mapping[str, Tensor] | None = None
+        failure: Exception | None = None
         if self.trainer.is_global_zero:
             half = self.trainer.precision == "bf16-mixed"
             # Without the cache of cast weights, which would hide every step of the training inside.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-                self.lesson = self._teach()
-            state = {name: value.cpu() for name, value in self.reader.state_dict().items()}
-        # GPUs need not agree to the bit, and every rank must read alike.
-        state, self.lesson = self.trainer.strategy.broadcast((state, self.lesson), src=0)
+            try:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+                    self.lesson = self._teach()
+                state = {name: value.cpu() for name, value in self.reader.state_dict().items()}
+            except Exception as error:
+                failure = error
+        # GPUs need not agree to the bit, and every rank must read alike. An error travels too: a rank that raised
+        # alone would leave the others waiting for ever.
+        sent = failure if failure is None or isinstance(failure, SisugError) else RuntimeError(repr(failure))
+        state, self.lesson, reported = self.trainer.strategy.broadcast((state, self.lesson, sent), src=0)
+        if reported is not None:
+            raise failure or reported
         assert state is not None
         self.reader.load_state_dict(dict(state))
         self.get_buffer("reader_is_taught").fill_(True)

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from sisug.common.image_bytes import to_bytes
+from sisug.common.torch_files.data import load_data
 from sisug.errors import CheckpointError, RunError, check_local
 from sisug.metrics._once import say_once
 from sisug.types import Images
 
 logger = logging.getLogger(__name__)
+
+REMEDY = f"pass the file that {URL_INCEPTION_V3} gives"
 
 FILE = URL_INCEPTION_V3.rsplit("/", 1)[-1]
 
@@ -69,7 +72,7 @@ class InceptionFeatures(nn.Module):
         self.official = self.fingerprint.startswith(OFFICIAL)
         self.name = f"inception-{self.fingerprint[:8]}" + ("" if feature == 2048 else f"-{feature}")
         self.num_features: int = feature
-        self.network = _read(file, content, feature)
+        self.network = _read(file, feature)
         if not self.official:
             say_once(
                 logger,
@@ -87,10 +90,10 @@ class InceptionFeatures(nn.Module):
         return features
 
 
-def _read(file: Path, content: bytes, feature: int) -> nn.Module:
-    """The network with the weights of a file's content."""
+def _read(file: Path, feature: int) -> nn.Module:
+    """The network with the weights of a file."""
     try:
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        weights = load_data(file, "the Inception weights", REMEDY)
         # torch-fidelity unpickles whatever it is given, code included: it gets a copy of the tensors, never the file.
         copy = io.BytesIO()
         torch.save(weights, copy)
@@ -99,6 +102,8 @@ def _read(file: Path, content: bytes, feature: int) -> nn.Module:
             return FeatureExtractorInceptionV3(
                 "inception-v3-compat", [str(feature)], feature_extractor_weights_path=copy
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever unpickling a damaged file may raise
         raise _unusable(file, " ".join(str(error).split())[:300]) from error
 
@@ -124,6 +129,4 @@ def _downloaded() -> Path:
 
 
 def _unusable(file: Path, cause: str) -> CheckpointError:
-    return CheckpointError(
-        f"the Inception weights {file} cannot be used", cause, f"pass the file that {URL_INCEPTION_V3} gives"
-    )
+    return CheckpointError(f"the Inception weights {file} cannot be used", cause, REMEDY)

@@ -150,7 +150,7 @@ def _read(file: Path, key: Mapping[str, str]) -> dict[str, Tensor] | None:
 def _write(file: Path, key: dict[str, str], state: Mapping[str, Tensor]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
-        with atomic_write(file, shared=True) as opened:
+        with atomic_write(file) as opened:
             opened.write(save(tensors, metadata=key))
     except (
         OSError,

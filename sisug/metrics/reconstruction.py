@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from sisug.common.frozen_network import FrozenNetwork
+from sisug.common.torch_files.data import load_data
 from sisug.errors import DataError
 from sisug.metrics._once import say_once
 from sisug.metrics.guards import check_same_shape, clean_images
@@ -122,7 +123,7 @@ def lpips_if_available(backbone: Literal["alex", "vgg", "squeeze"] = "alex") -> 
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
-        torch.load(file, map_location="cpu", weights_only=True)  # torchvision would run what is in it
+        load_data(file, "the backbone weights", "download them again")  # torchvision would run what is in it
         metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone)
     except Exception as error:  # whatever unpickling a damaged file may raise
         say_once(

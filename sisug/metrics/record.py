@@ -111,7 +111,7 @@ class ProtocolRecord:
         """
         target = Path(path)
         try:
-            with atomic_write(target, shared=True) as file:
+            with atomic_write(target) as file:
                 file.write(self.to_json().encode())
         except OSError as error:
             raise RunError(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
+from sisug.common.torch_files.data import load_run
 from sisug.data.avatars.cache import MaterialisedAvatars
-from sisug.errors import CheckpointError, ConfigError, check_local
+from sisug.errors import CheckpointError, ConfigError, SisugError
 from sisug.metrics.segmentation import SegmentationResult, SegmentationScore
 from sisug.segmentation.judge import Judge
 from sisug.segmentation.loading import save_judge
@@ -87,17 +86,14 @@ def measure(judge: Judge, dataset: Dataset[Any], batch_size: int = 64) -> Segmen
 
 def _read_checkpoint(path: Path) -> tuple[JudgeModule, int]:
     remedy = f"give the checkpoint of a run of `{TRAINED_BY}`"
-    check_local(path, "checkpoint")
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} cannot be used", "there is no such file", remedy)
+    content = load_run(path, "checkpoint", remedy)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         arguments = {key: value for key, value in content["hyper_parameters"].items() if not key.startswith("_")}
         resolution = int(content["datamodule_hyper_parameters"]["resolution"])
         module = JudgeModule(**arguments)
         module.load_state_dict(content["state_dict"])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (SisugError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
-            f"checkpoint {path} cannot be used", f"it is damaged or not of a JudgeModule: {error}", remedy
+            f"checkpoint {path} cannot be used", f"it is not of a JudgeModule: {str(error)[:300]}", remedy
         ) from error
     return module, resolution

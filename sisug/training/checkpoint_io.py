@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from sisug.common.atomic_file import atomic_write
+from sisug.common.torch_files.data import load_data
 from sisug.errors import check_local
 
 
@@ -50,5 +51,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: unused; part of Lightning's interface.
         """
         check_local(path, "the checkpoint")
-        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        remedy = "copy it again, or use another checkpoint of the run"
+        content: dict[str, Any] = load_data(Path(path), "the checkpoint", remedy, where=map_location)
         return content

@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -19,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from sisug import __version__
 from sisug.common.class_path import foreign_classes
 from sisug.common.memory import keep_freed_memory
+from sisug.common.torch_files.data import load_run
 from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.run_config import RunConfigCallback
@@ -220,24 +220,9 @@ def stored_hyperparameters(path: str) -> dict[str, Any]:
             "there is no such file",
             "give the path of a .ckpt file (each run has them in checkpoints/), or `last` for the newest run",
         )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["state_dict"]
-    except Exception as error:  # torch and pickle raise a dozen kinds
-        first_sentence = str(error).split(".")[0]
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read",
-            f"it is not a training checkpoint, or its end is missing, as after an interrupted copy ({first_sentence})",
-            "copy it again, or use another checkpoint of the run",
-        ) from error
-    stored = checkpoint.get("hyper_parameters")
-    if not isinstance(stored, dict | None) or not all(isinstance(name, str) for name in stored or {}):
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read",
-            f"its hyper_parameters are a {type(stored).__name__} in the place of values by name",
-            "use another checkpoint of the run",
-        )
-    return dict(stored or {})
+    remedy = "copy it again, or use another checkpoint of the run"
+    stored: dict[str, Any] = load_run(Path(path), "the checkpoint", remedy, lazy=True)["hyper_parameters"]
+    return stored
 
 
 def _class_paths(value: Any) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 
 from sisug.common.class_path import check_stored_classes
+from sisug.common.torch_files.data import load_run
 
 
 class OwnClasses(LightningModule):
@@ -19,12 +19,14 @@ class OwnClasses(LightningModule):
         """See Lightning's. A class of your own, such as the generator's, must be given again.
 
         Raises:
-            CheckpointError: the checkpoint names a class outside of sisug that the settings do not replace.
+            CheckpointError: missing, damaged, or it names a class outside of sisug that the settings do not replace.
+            ConfigError: an address in the place of a file.
         """
-        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
-            content = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
+        settings["weights_only"] = True
+        if isinstance(checkpoint_path, str | Path):
             # Lightning itself refuses a `_class_path` that was not imported yet.
-            stored = content.get("hyper_parameters", {}).items()
+            content = load_run(Path(checkpoint_path), "the checkpoint", "use another checkpoint of the run", lazy=True)
+            stored = content["hyper_parameters"].items()
             taken = {name: value for name, value in stored if name != "_class_path" and name not in settings}
             check_stored_classes(taken, checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *arguments, **settings)

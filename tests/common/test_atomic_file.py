@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from sisug.common.atomic_file import atomic_write, disk_is_full
-from sisug.errors import RunError
+from sisug.common.atomic_file import atomic_write, disk_is_full, temporary_beside
+from sisug.errors import DiskFullError
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 
 
@@ -40,7 +43,7 @@ def test_earlier_file_survives_whatever_happens(tmp_path: Path, error: BaseExcep
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_has_a_remedy(tmp_path: Path, number: int) -> None:
-    with pytest.raises(RunError, match="free some space"), atomic_write(tmp_path / "file"):
+    with pytest.raises(DiskFullError, match="free some space"), atomic_write(tmp_path / "file"):
         raise OSError(number, "full")
     assert not list(tmp_path.iterdir())
 
@@ -63,15 +66,57 @@ def test_checkpoint_is_what_torch_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always-full device")
-def test_checkpoint_on_a_really_full_disk(tmp_path: Path) -> None:
+def test_checkpoint_on_a_really_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = AtomicCheckpointIO()
     path = tmp_path / "last.ckpt"
     writer.save_checkpoint({"epoch": 1}, path)
-    (tmp_path / "last.ckpt.tmp").symlink_to("/dev/full")
-    with pytest.raises(RunError, match="disk is full"):
+    opened = Path.open
+
+    def on_full_device(self: Path, mode: str = "r", *rest: Any) -> Any:
+        if mode == "xb":
+            self.symlink_to("/dev/full")
+            return opened(self, "wb")
+        return opened(self, mode, *rest)
+
+    monkeypatch.setattr(Path, "open", on_full_device)
+    with pytest.raises(DiskFullError, match="disk is full"):
         writer.save_checkpoint({"state": torch.zeros(10_000)}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_as_long_as_the_file_system_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + "12345")
+    with atomic_write(path) as file:
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    code = (
+        "import os, sys; from pathlib import Path; from sisug.common.atomic_file import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    running, other = temporary_beside(path), tmp_path / "last.ckpt.1-2.tmp"
+    running.touch()  # of this process, which lives
+    other.touch()  # somebody's own file
+    with atomic_write(path) as file:
+        file.write(b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, running, other])
 
 
 def test_storage_options_are_refused(tmp_path: Path) -> None:

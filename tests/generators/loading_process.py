@@ -1,5 +1,5 @@
-"""Loads generator files in a process of its own that measures itself (generators): hostile files cannot hang or exhaust
-the tests, and the memory that loading takes is seen.
+"""Loads generators and training checkpoints in a process of its own that measures itself: hostile files cannot hang or
+exhaust the tests, and the memory that loading takes is seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Verdict:
 
 
 class LoadingProcess:
-    """A process that loads files by `load_generator`, one after another; it is started anew where it died.
+    """A process that loads files one after another, `.ckpt` by `load_run`, others by `load_generator`; it is started
+    anew where it died.
 
     Args:
         patience: seconds after which a file is given up.
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     import torch
 
+    from sisug.common.torch_files.data import load_run
     from sisug.generators import load_generator
 
     torch.set_num_threads(1)
@@ -111,8 +113,12 @@ def main(arguments: Sequence[str] = ()) -> None:
         forget_peak()
         memory, begun = peak(), time.process_time()
         error = message = ""
+        path = Path(line.rstrip("\n"))
         try:
-            load_generator(Path(line.rstrip("\n")))
+            if path.suffix == ".ckpt":
+                load_run(path, "the checkpoint", "use another one")
+            else:
+                load_generator(path)
         except BaseException as caught:
             error, message = type(caught).__name__, str(caught)[:1000]
         verdict = Verdict(error, message, time.process_time() - begun, peak() - memory)

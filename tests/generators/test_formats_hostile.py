@@ -645,7 +645,7 @@ def test_a_file_cannot_change_the_stand_ins(tmp_path):
     names += [("numpy", "dtype"), ("torch", "FloatStorage"), ("dnnlib.tflib.network", "Network")]
     valid = files.write_nvidia(tmp_path / "valid", random_model(8), protocol=2)
     before = load_generator(valid).fingerprint
-    from sisug.generators.formats import arrays, pickles
+    from sisug.common.torch_files import arrays, pickles
 
     attributes = {key: dict(vars(value)) for key, value in pickles.STAND_INS.items() if hasattr(value, "__dict__")}
     for module, attribute in names:

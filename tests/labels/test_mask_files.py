@@ -15,7 +15,7 @@ from sisug.conditions.scribble import Scribble
 from sisug.conditions.seg import Seg
 from sisug.errors import ConfigError, DataError
 from sisug.labels.label_sets import AVATARS, IGNORE_COLOUR, LabelSet
-from sisug.labels.mask_files import read_mask
+from sisug.labels.mask_files import mask_picture, read_mask
 from sisug.labels.pictures import centre
 
 FACE = LabelSet("face", ("skin", "left", "right"), ((200, 150, 100), (0, 0, 255), (0, 160, 0)), ((1, 2),))
@@ -55,6 +55,49 @@ def test_grey_pictures_hold_class_numbers(png: Path) -> None:
 
 def test_one_bit_pictures_hold_classes_0_and_1(png: Path) -> None:
     assert loaded(write(png, Image.fromarray(MASK == 1))) == (MASK == 1).astype(int).tolist()
+
+
+SNOW = LabelSet("snow", ("sky", "snow", "rock", "wall"), ((135, 206, 235), (255,) * 3, (0, 0, 0), (120,) * 3))
+
+
+@pytest.mark.parametrize("classes", [(1, 2), (1,), (2,), (1, 2, 3), (3, 2)])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "RGB"])
+def test_one_picture_has_the_same_classes_however_it_is_stored(png: Path, classes: tuple[int, ...], mode: str) -> None:
+    if mode == "1" and 3 in classes:
+        pytest.skip("1 bit has no grey")
+    mask = np.resize(np.array(classes), (8, 8))
+    picture = Image.fromarray(np.array(SNOW.palette, np.uint8)[mask])
+    picture.convert(mode, dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE).save(png)
+    assert np.array_equal(read_mask(png, SNOW), mask)
+
+
+def test_greys_that_could_be_numbers_are_told(png: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(png, np.array([[0, 255], [255, 0]], np.uint8))
+    assert read_mask(path, SNOW).tolist() == [[2, 1], [1, 2]]
+    assert "0 = rock, 255 = snow" in caplog.text
+    assert read_mask(path, SNOW, numbers=True).tolist() == [[0, 255], [255, 0]]  # of a tree of `sisug data convert`
+
+
+def test_class_numbers_stay_numbers_whatever_the_tolerance(png: Path) -> None:
+    numbers = np.array([[0, 1], [2, 3]], np.uint8)
+    assert read_mask(write(png, numbers), SNOW, tolerance=5).tolist() == numbers.tolist()
+
+
+def test_soft_greys_are_the_nearest_class_within_the_tolerance(png: Path) -> None:
+    path = write(png, np.array([[2, 253], [119, 0]], np.uint8))
+    assert read_mask(path, SNOW, tolerance=2).tolist() == [[2, 1], [3, 2]]
+    with pytest.raises(DataError, match="253"):
+        read_mask(path, SNOW)
+
+
+@pytest.mark.parametrize("tolerance", [0, 3])
+def test_a_mask_picture_is_read_back(png: Path, tolerance: int) -> None:
+    mask = np.array([[0, 1, 2, 3], [255, 255, 3, 0], [1, 1, 2, 2], [0, 0, 255, 3]])
+    for labels in (SNOW, AVATARS):
+        mask_picture(mask, labels).save(png)
+        assert np.array_equal(read_mask(png, labels, tolerance=tolerance), mask)
+        Image.open(png).convert("RGB").save(png)
+        assert np.array_equal(read_mask(png, labels, tolerance=tolerance), mask)
 
 
 def test_rgb_pictures_are_read_by_colour(png: Path) -> None:

@@ -148,7 +148,7 @@ def test_export_refuses_what_it_cannot_use(tmp_path: Path) -> None:
         export(tmp_path / "missing.ckpt", tmp_path / "judge.pt")
     (tmp_path / "noise.ckpt").write_bytes(b"noise")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    for name in ("noise.ckpt", "other.ckpt"):
-        with pytest.raises(CheckpointError, match="not of a JudgeModule"):
+    for name, message in (("noise.ckpt", "no file that torch wrote"), ("other.ckpt", "not of a JudgeModule")):
+        with pytest.raises(CheckpointError, match=message):
             export(tmp_path / name, out)
     assert not out.exists()

@@ -6,10 +6,11 @@
 from sisug.data.masks.celebamask import CelebAMaskPairs
 from sisug.data.masks.checking import MaskReport, check_pairs
 from sisug.data.masks.converting import Converted, convert
-from sisug.data.masks.dataset import ImageMaskFolder, ImageMaskSample, check_batch, read_names
+from sisug.data.masks.dataset import ImageMaskFolder, ImageMaskSample, check_batch
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.layouts import Layout, detect, open_pairs
 from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
+from sisug.data.masks.splits import read_names
 
 __all__ = [
     "CelebAMaskPairs",

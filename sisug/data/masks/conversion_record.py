@@ -14,6 +14,9 @@ from sisug.errors import ConfigError, DataError
 
 RECORD = "conversion.json"
 
+SOURCES = ".sources.jsonl"
+"""A line for each image that was written: its name, and a digest of the content that it was made of."""
+
 FORMAT = "sisug-data-1"
 
 
@@ -120,6 +123,37 @@ def read_record(out: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("settings"), dict):
         raise _unreadable(path, f"it is not a record of the format {FORMAT}")
     return record
+
+
+def read_sources(out: Path) -> dict[str, str]:
+    """Of which content each image of a tree was made; what was interrupted while it was written is left out.
+
+    Args:
+        out: the tree.
+    """
+    found: dict[str, str] = {}
+    try:
+        lines = (out / SOURCES).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            name, content = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        found[str(name)] = str(content)
+    return found
+
+
+def compact_sources(out: Path) -> None:
+    """Leave one line for each image of ``read_sources``.
+
+    Args:
+        out: the tree.
+    """
+    content = "".join(f"{json.dumps(entry)}\n" for entry in sorted(read_sources(out).items()))
+    with atomic_write(out / SOURCES) as file:
+        file.write(content.encode("ascii"))
 
 
 def check_finished(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -20,15 +21,26 @@ from PIL import Image
 from sisug.common.atomic_file import atomic_write
 from sisug.data.images.scan import PROGRESS_EVERY, WHITE, check_form
 from sisug.data.masks.celebamask import CelebAMaskPairs
-from sisug.data.masks.conversion_record import LOCK, Settings, begin, check_target, finish, source_key
-from sisug.data.masks.dataset import SPLITS, read_names
-from sisug.data.masks.folder import LABELS
+from sisug.data.masks.conversion_record import (
+    LOCK,
+    SOURCES,
+    Settings,
+    begin,
+    check_target,
+    compact_sources,
+    finish,
+    read_sources,
+    source_key,
+)
+from sisug.data.masks.folder import LABELS, FolderPairs
 from sisug.data.masks.layouts import Layout, open_pairs
 from sisug.data.masks.pairs import Crop, Pairs, Problems, check_pairing
 from sisug.data.masks.reading import header_size, read_pair
+from sisug.data.masks.splits import SPLITS, check_disjoint, check_known, read_names
 from sisug.errors import ConfigError, DataError, RunError
-from sisug.labels.image_files import Colour, examine
+from sisug.labels.image_files import VERSION, Colour, examine
 from sisug.labels.image_folders import ImageFile, list_images
+from sisug.labels.mask_files import READING, mask_picture
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +83,9 @@ def convert(
     """Write `images/NAME.png`, `masks/NAME.png`, `labels.json`, `splits/` and `conversion.json`.
 
     The source is only read. Each file appears whole or not at all, its mask after its image; a call with the same
-    arguments goes on where an earlier one stopped, and writes again what has changed in the source since. Masks are
-    written as grey pictures of class numbers, which is what reads fastest.
+    arguments goes on where an earlier one stopped, and writes again what has other content in the source since:
+    `.sources.jsonl` says of which content each image was made. Masks are written as palette pictures whose numbers and
+    colours both are those of the label set.
 
     Args:
         folder: the source.
@@ -117,16 +130,17 @@ def convert(
             jobs, count = _image_jobs(source, files, tree, resolution, background), len(files)
         else:
             jobs, count = _pair_jobs(pairs, tree, resolution, background), len(pairs.names)
-        names, written = _run(jobs, count, problems)
+        names, written, unusable = _run(jobs, count, problems, tree)
         if pairs is not None:
             _write_json(tree / LABELS, pairs.labels.to_dict())
-        splits = _write_splits(source, tree, pairs, names)
+        splits = _write_splits(source, tree, pairs, names, unusable)
         if len(names) < count and not (skip_bad and names):
             raise DataError(
                 f"{problems.count:,} problems in {source}: {'; '.join(problems.lines())}",
                 f"a clean tree leaves nothing out unasked; the other {len(names):,} images are written",
                 "correct the files and give the same command again, or leave them out with --skip_bad true",
             )
+        compact_sources(tree)
         finish(tree, settings, {"images": len(names), "left_out": problems.count})
     there = {path.relative_to(tree / "images").with_suffix("").as_posix() for path in (tree / "images").rglob("*.png")}
     strangers = sorted(there - set(names))
@@ -140,29 +154,47 @@ class _Job:
     name: str
     sources: tuple[Path, ...]
     targets: tuple[Path, ...]
-    make: Callable[[], tuple[np.ndarray, ...]]
+    make: Callable[[], tuple[Image.Image, ...]]
 
-    def is_done(self) -> bool:
-        """Whether all is written and newer than what it is made of."""
+    def content(self) -> str:
+        """Digest of what decides the result, apart from the conversion's settings.
+
+        Raises:
+            OSError: a source cannot be read.
+        """
+        found = hashlib.sha256(f"{VERSION} {READING}".encode())
+        for path in self.sources:
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()[:32]
+
+    def run(self, made_of: str | None) -> str | None:
+        """Write it, unless it is there and made of the same content.
+
+        Args:
+            made_of: the content that it was made of; None if it was not made yet.
+
+        Returns:
+            The content that it was made of now; None where nothing was written.
+        """
         try:
-            oldest = min(path.stat().st_mtime_ns for path in self.targets)
-            return oldest >= max(path.stat().st_mtime_ns for path in self.sources)
-        except OSError:  # not there
-            return False
-
-    def run(self) -> None:
-        """Write it."""
-        for path, pixels in zip(self.targets, self.make(), strict=True):
+            content = self.content()
+        except OSError as error:
+            raise DataError(f"{self.sources[0]} cannot be read", str(error), "check the file's permissions") from error
+        if content == made_of and all(path.is_file() for path in self.targets):
+            return None
+        for path, picture in zip(self.targets, self.make(), strict=True):
             with atomic_write(path) as file:
-                Image.fromarray(pixels).save(file, format="PNG", compress_level=COMPRESSION)
+                picture.save(file, format="PNG", compress_level=COMPRESSION)
+        return content
 
 
 def _pair_jobs(pairs: Pairs, tree: Path, resolution: int | None, background: Colour) -> Iterator[_Job]:
     for name in pairs.names:
 
-        def make(name: str = name) -> tuple[np.ndarray, ...]:
+        def make(name: str = name) -> tuple[Image.Image, ...]:
             image, mask = read_pair(pairs, name, resolution, background)
-            return np.ascontiguousarray(image.transpose(1, 2, 0)), mask
+            return _picture(image), mask_picture(mask, pairs.labels)
 
         targets = (tree / "images" / f"{name}.png", tree / "masks" / f"{name}.png")
         yield _Job(name, pairs.sources(name), targets, make)
@@ -179,7 +211,7 @@ def _image_jobs(
         seen.add(name)
         path = source / file.name
 
-        def make(path: Path = path) -> tuple[np.ndarray, ...]:
+        def make(path: Path = path) -> tuple[Image.Image, ...]:
             size = resolution or min(header_size(path) or (1, 1))
             found = examine(path, size, background)
             if found.pixels is None:
@@ -188,31 +220,42 @@ def _image_jobs(
                     "a whole image of at least the resolution is needed",
                     "replace it",
                 )
-            return (np.ascontiguousarray(found.pixels.transpose(1, 2, 0)),)
+            return (_picture(found.pixels),)
 
         yield _Job(name, (path,), (tree / "images" / f"{name}.png",), make)
 
 
-def _run(jobs: Iterator[_Job], count: int, problems: Problems) -> tuple[list[str], int]:
-    """Do what is not done, on all cores; the names of what is there now, and how much of it was written."""
+def _picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def _run(jobs: Iterator[_Job], count: int, problems: Problems, tree: Path) -> tuple[list[str], int, list[str]]:
+    """Do what is not done, on all cores; the names of what is there now, how much of it was written, and the names of
+    what cannot be used.
+    """
+    made = read_sources(tree)
     # Threads: Pillow lets go of Python's lock while it decodes, resizes and encodes.
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     start = said = time.monotonic()
     names: list[str] = []
+    unusable: list[str] = []
     written = 0
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[_Job, Future[None] | None]] = deque()
+    with ThreadPoolExecutor(threads) as pool, (tree / SOURCES).open("a", encoding="ascii") as journal:
+        waiting: deque[tuple[_Job, Future[str | None]]] = deque()
         try:
             for done in range(count):
                 while len(waiting) < 4 * threads and (job := next(jobs, None)) is not None:
-                    waiting.append((job, None if job.is_done() else pool.submit(job.run)))
+                    waiting.append((job, pool.submit(job.run, made.get(job.name))))
                 job, future = waiting.popleft()
                 try:
-                    if future is not None:
-                        future.result()
+                    content = future.result()
+                    if content is not None:
+                        journal.write(f"{json.dumps([job.name, content])}\n")
+                        journal.flush()
                         written += 1
                     names.append(job.name)
                 except DataError as error:
+                    unusable.append(job.name)
                     problems.add("images that cannot be used", f"{job.name} ({error.state})")
                 if (now := time.monotonic()) - said > PROGRESS_EVERY:
                     said = now
@@ -221,7 +264,7 @@ def _run(jobs: Iterator[_Job], count: int, problems: Problems) -> tuple[list[str
         except BaseException:  # what is being written is finished, the rest is not begun
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return names, written
+    return names, written, unusable
 
 
 @contextmanager
@@ -236,13 +279,23 @@ def _only_one(tree: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_splits(source: Path, tree: Path, pairs: Pairs | None, done: list[str]) -> dict[str, int]:
-    """Lists of names: the source's own, those of its folders train, val and test, or the data set's official ones."""
+def _write_splits(
+    source: Path, tree: Path, pairs: Pairs | None, done: list[str], unusable: list[str]
+) -> dict[str, int]:
+    """Lists of names: the source's own, those of its folders train, val and test, or the data set's official ones.
+
+    Raises:
+        DataError: a list names what the source does not have, or two lists name the same.
+    """
     lists: dict[str, list[str]] = {}
     if isinstance(pairs, CelebAMaskPairs):
         lists = pairs.splits()
     elif (source / SPLITS).is_dir():
         lists = {path.stem: read_names(path) for path in sorted((source / SPLITS).glob("*.txt"))}
+        known = {*done, *unusable, *(pairs.partnerless if isinstance(pairs, FolderPairs) else ())}
+        for split, listed in lists.items():
+            check_known(listed, known, done, f"{SPLITS}/{split}.txt", source)
+        check_disjoint({split: lists[split] for split in SPLIT_NAMES if split in lists}, source)
     elif {name.split("/")[0] for name in done} <= set(SPLIT_NAMES):
         for name in done:
             lists.setdefault(name.split("/")[0], []).append(name)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from sisug.common.seeding import generator_for
-from sisug.data.masks.dataset import SPLITS, ImageMaskFolder, ImageMaskSample
+from sisug.data.masks.dataset import ImageMaskFolder, ImageMaskSample
 from sisug.data.masks.pairs import Crop
+from sisug.data.masks.splits import SPLITS, Split, check_disjoint, divided
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.labels.label_sets import LabelSet
 from sisug.training.throughput import images_seen_of
-
-Split = Literal["train", "val", "test"]
 
 
 class ImageMaskDataModule(LightningDataModule):
@@ -28,7 +26,8 @@ class ImageMaskDataModule(LightningDataModule):
     mirror are swapped.
 
     Splits are the lists `splits/train.txt`, `val.txt` and `test.txt` of the folder, as `sisug data convert` writes
-    them. A folder without lists is divided by a hash of each name, so that further images move none of the others.
+    them; no two may name one image. A folder without lists, or what the lists leave where none is for training, is
+    divided by a hash of each name, so that further images move none of the others.
 
     Args:
         folder: with `images/` and `masks/`.
@@ -175,16 +174,10 @@ class ImageMaskDataModule(LightningDataModule):
 
 
 def _split_names(whole: ImageMaskFolder, val_share: float, test_share: float) -> dict[Split, list[str]]:
-    splits: tuple[Split, ...] = get_args(Split)
-    lists = whole.pairs.folder / SPLITS
-    if (lists / "train.txt").is_file():
-        listed: dict[Split, list[str]] = {}
-        for split in splits:
-            path = lists / f"{split}.txt"
-            listed[split] = list(whole.subset(path).names) if path.is_file() else []
-        return listed
-    divided: dict[Split, list[str]] = {split: [] for split in splits}
-    for name in whole.names:
-        place = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
-        divided["val" if place < val_share else "test" if place < val_share + test_share else "train"].append(name)
-    return divided
+    lists: dict[Split, list[str]] = {}
+    for split in get_args(Split):
+        path = whole.pairs.folder / SPLITS / f"{split}.txt"
+        if path.is_file():
+            lists[split] = list(whole.subset(path).names)
+    check_disjoint(lists, whole.pairs.folder)
+    return divided(whole.names, lists, val_share, test_share)

@@ -18,12 +18,10 @@ from sisug.data.masks.conversion_record import check_finished
 from sisug.data.masks.folder import FolderPairs
 from sisug.data.masks.pairs import Crop, Pairs, check_pairing, digest
 from sisug.data.masks.reading import check_shapes, read_pair
+from sisug.data.masks.splits import check_known, read_names
 from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import Colour
 from sisug.labels.label_sets import LabelSet
-
-SPLITS = "splits"
-"""Folder of the lists of names: `splits/test.txt` and the like, one name a line."""
 
 
 class ImageMaskSample(TypedDict):
@@ -116,24 +114,6 @@ class ImageMaskFolder(Dataset[ImageMaskSample]):
         }
 
 
-def read_names(path: str | Path) -> list[str]:
-    """The names in a list: one a line, empty lines left out.
-
-    Args:
-        path: text file.
-
-    Raises:
-        DataError: it is missing, unreadable or empty.
-    """
-    try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list of names {path} cannot be read", str(error), "correct the path") from error
-    if not names:
-        raise DataError(f"the list of names {path} is empty", "nothing would be read", "write one name a line")
-    return names
-
-
 def check_batch(images: Tensor, masks: Tensor, labels: LabelSet) -> None:
     """Refuse images and masks that cannot be scored together, before anything is computed of them.
 
@@ -166,14 +146,6 @@ def _chosen(there: tuple[str, ...], names: Sequence[str] | str | Path, folder: P
     listed = read_names(names) if isinstance(names, str | Path) else list(names)
     if not listed:
         raise ConfigError("an empty list of names", "nothing would be read", "name an image, or leave it out for all")
-    known = set(there)
-    unknown = [name for name in listed if name not in known]
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} of {len(listed)} listed names are not in {folder}: {', '.join(unknown[:5])}",
-            f"it has {len(known)} images with masks, as {', '.join(there[:3])}",
-            "write names as they are there: paths below the images' folder, without suffix",
-        )
-    if len(set(listed)) != len(listed):
-        raise DataError(f"a list of {len(listed)} names names some twice", "images count once", "remove the repeats")
+    what = str(names) if isinstance(names, str | Path) else "the list"
+    check_known(listed, there, there, what, folder)
     return tuple(listed)

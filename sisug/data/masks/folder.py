@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from sisug.data.masks.conversion_record import read_record
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import ConfigError, DataError, check_local
 from sisug.labels.image_folders import ImageFile, list_images
@@ -30,6 +31,9 @@ class FolderPairs:
         masks: folder of the masks, within ``folder``.
         tolerance: largest difference per colour channel, 0 to 255, at which a pixel still counts as the nearest class.
         crop: what becomes of images and masks that are not square.
+
+    Attributes:
+        partnerless: names of images without a mask, and of masks without an image.
 
     Raises:
         ConfigError: no label set is named, and the folder has none.
@@ -58,6 +62,7 @@ class FolderPairs:
                     "move them there, or name the folders that they lie in",
                 )
         self.labels = folder_labels(self.folder, labels)
+        self._numbers = read_record(self.folder) is not None  # of `sisug data convert`
         self.problems = Problems()
         self._images = self._by_stem(images)
         self._masks = self._by_stem(masks)
@@ -66,6 +71,7 @@ class FolderPairs:
         for stem in sorted(self._masks.keys() - self._images.keys()):
             self.problems.add("masks without an image", str(self._masks[stem].relative_to(self.folder)))
         self.names = tuple(sorted(self._images.keys() & self._masks.keys()))
+        self.partnerless = frozenset(self._images.keys() ^ self._masks.keys())
 
     def image(self, name: str) -> Path:
         """File of an image."""
@@ -81,7 +87,9 @@ class FolderPairs:
         Raises:
             DataError: it cannot be read, holds what is no class, or is not square where it is not to be cropped.
         """
-        return read_mask(self._masks[name], self.labels, tolerance=self.tolerance, square=self.crop == "none")
+        return read_mask(
+            self._masks[name], self.labels, tolerance=self.tolerance, square=self.crop == "none", numbers=self._numbers
+        )
 
     def _by_stem(self, part: str) -> dict[str, Path]:
         """Files of a folder by their names without suffix; of several with one name the first counts."""

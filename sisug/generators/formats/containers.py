@@ -12,11 +12,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sisug.common.torch_files.arrays import LazyTensor, Number, NumpyArray
+from sisug.common.torch_files.pickles import read_pickle
+from sisug.common.torch_files.torch_legacy import MAGIC, read_legacy
+from sisug.common.torch_files.torch_zip import read_zip
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import LazyTensor, Number, NumpyArray
-from sisug.generators.formats.pickles import read_pickle
-from sisug.generators.formats.torch_legacy import MAGIC, read_legacy
-from sisug.generators.formats.torch_zip import read_zip
 
 REMEDY = "download or copy it again, and compare its size with its publisher's"
 OTHER_FILES = {

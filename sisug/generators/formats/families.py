@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from sisug.common.torch_files.arrays import LazyTensor, NumpyArray
+from sisug.common.torch_files.pickles import PersistentObject, TensorFlowNetwork
 from sisug.errors import CheckpointError
 from sisug.generators.formats import genforce, nvidia, rosinality, tensorflow
-from sisug.generators.formats.arrays import LazyTensor, NumpyArray
 from sisug.generators.formats.completion import complete
 from sisug.generators.formats.containers import SafetensorsTensor, opened
 from sisug.generators.formats.labels import checked_label, discriminator_for, generator_for
-from sisug.generators.formats.pickles import PersistentObject, TensorFlowNetwork
 from sisug.generators.formats.source import Family, Renamed, Source, State, checked_settings
 
 KNOWN = (
@@ -72,6 +72,13 @@ def read_source(path: Path, label: int | None = None, *, discriminator: bool = T
     if adversary is not None and sum(1 for name in adversary if name.endswith("fromrgb.weight")) > 1:
         adversary = None
         notes.append("its discriminator reads the image at every resolution (skip), which sisug's does not: left out")
+    constant = tensors.get("synthesis.b4.const")
+    if constant is not None and constant.dim() > 1 and constant.shape[-1] != constant.shape[-2]:
+        raise CheckpointError(
+            f"{where} makes images that are not square",
+            f"its constant has {constant.shape[-1]} x {constant.shape[-2]} cells, where sisug's networks have 4 x 4",
+            "give a generator of square images",
+        )
     notes += complete(tensors, settings["mapping_lr_mul"])
     return Source(found.family, tensors, adversary, settings, labels, tuple(notes), found.description)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sisug.common.torch_files.arrays import LazyTensor
+from sisug.common.torch_files.pickles import PersistentObject
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import LazyTensor
 from sisug.generators.formats.containers import AnyTensor
-from sisug.generators.formats.pickles import PersistentObject
 from sisug.generators.formats.source import Renamed, State
 
 MOST_DEPTH = 8

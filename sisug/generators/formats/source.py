@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisug.common.torch_files.arrays import LazyTensor
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import LazyTensor
 from sisug.generators.formats.containers import AnyTensor
 
 MOST_SHARED = 1_000_000
@@ -87,7 +87,9 @@ def checked_settings(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, value in found.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6
         if value is not None and not (number and (name == "num_fp16_res" or value > 0)):
-            shown = f"{value!r:.50}" if isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
+            large = isinstance(value, int) and abs(value) >= 1e6  # Python refuses to write numbers of 4,300 digits
+            shown = f"{value!r:.50}" if isinstance(value, (int, float, str)) and not large else type(value).__name__
+            shown = "too large a number" if large else shown
             raise CheckpointError(f"{where}: {name} is {shown}", "it must be a positive number", "restore the file")
     found["num_fp16_res"] = min(int(found["num_fp16_res"] or 0), MOST_BLOCKS)
     return found

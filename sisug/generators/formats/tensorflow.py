@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisug.common.torch_files.arrays import Number, NumpyArray
+from sisug.common.torch_files.pickles import TensorFlowNetwork
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import Number, NumpyArray
-from sisug.generators.formats.pickles import TensorFlowNetwork
 from sisug.generators.formats.source import Renamed, State, first, flat, number, square, unit_sum
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sisug.common.fingerprint import fingerprint
+from sisug.common.torch_files.data import load_data
 from sisug.errors import CheckpointError, ConfigError, DataError, check_local
 from sisug.labels.label_files import read_label_set
 from sisug.labels.label_sets import LabelSet
@@ -167,11 +168,10 @@ def _load_weights(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"the judge's weights {path} cannot be read", "there is no such file", remedy)
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = load_file(path) if path.suffix == ".safetensors" else load_data(path, "the judge's weights", remedy)
         network.load_state_dict(weights)
+    except CheckpointError:
+        raise
     except Exception as error:  # unpickling and load_state_dict raise half a dozen kinds
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor, one a line
         raise CheckpointError(f"the judge's weights {path} cannot be read", reason, remedy) from error

@@ -18,10 +18,13 @@ from data.masks.trees import FACE, celebamask, image, image_masks, mask, save
 from filelock import FileLock
 from PIL import Image
 
+from sisug import cli
 from sisug.data.images.datamodule import ImageFolderDataModule
 from sisug.data.masks import CelebAMaskPairs, ImageMaskFolder, converting
 from sisug.errors import DataError
+from sisug.labels.label_files import read_label_set
 from sisug.labels.label_sets import LabelSet, label_set
+from sisug.labels.mask_files import read_mask
 
 Command = Callable[..., int]
 
@@ -44,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.startswith(".")
     }
 
 
@@ -286,6 +289,52 @@ def test_changed_sources_are_written_again(
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), mask(77))
 
 
+def test_a_changed_source_with_an_older_date_is_written_again(
+    sisug: Command, tree: Path, labels: str, tmp_path: Path
+) -> None:
+    arguments = ("data", "convert", tree, "--to", "out", "--labels", labels)
+    assert sisug(*arguments) == 0
+    before = (tree / "masks/a.png").stat()
+    save(tree / "masks/a.png", mask(77))
+    os.utime(tree / "masks/a.png", (before.st_atime, before.st_mtime - 1000))
+    assert sisug(*arguments) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), mask(77))
+    save(tree / "masks/a.png", mask(78))
+    os.utime(tree / "masks/a.png", (before.st_atime, before.st_mtime - 1000))  # a date that says nothing
+    assert sisug(*arguments) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), mask(78))
+
+
+def test_a_name_that_passes_to_another_image(sisug: Command, tmp_path: Path) -> None:
+    save(tmp_path / "t/7.jpg", np.zeros((40, 40, 3), np.uint8))
+    save(tmp_path / "t/7.png", np.full((40, 40, 3), 255, np.uint8))
+    assert sisug("data", "convert", "t", "--to", "out") == 0
+    (tmp_path / "t/7.jpg").unlink()
+    assert sisug("data", "convert", "t", "--to", "out") == 0
+    assert np.unique(np.asarray(Image.open(tmp_path / "out/images/7.png"))).tolist() == [255]
+
+
+def test_converted_masks_say_the_same_by_number_and_by_colour(
+    sisug: Command, tree: Path, labels: str, tmp_path: Path
+) -> None:
+    assert sisug("data", "convert", tree, "--to", "out", "--labels", labels) == 0
+    picture = Image.open(tmp_path / "out/masks/a.png")
+    assert np.array_equal(np.asarray(picture), mask(0))
+    in_colour = tmp_path / "colour.png"
+    picture.convert("RGB").save(in_colour)
+    assert np.array_equal(read_mask(in_colour, read_label_set(str(tmp_path / "out/labels.json"))), mask(0))
+
+
+@pytest.mark.parametrize("listed", ["a.png\nc\n", "a\nnowhere\n", "a\na\n"])
+def test_lists_that_name_what_is_not_there_are_refused(
+    sisug: Command, tree: Path, labels: str, capsys: pytest.CaptureFixture[str], listed: str
+) -> None:
+    (tree / "splits").mkdir()
+    (tree / "splits/test.txt").write_text(listed)
+    assert sisug("data", "convert", tree, "--to", "out", "--labels", labels) == 2
+    assert "splits/test.txt" in capsys.readouterr().err
+
+
 def test_an_interrupted_conversion_goes_on(
     sisug: Command, tmp_path: Path, labels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +392,7 @@ def test_a_full_disk_leaves_whole_files(
         real(self, target, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "save", full)
-    assert sisug("data", "convert", tree, "--to", "out", "--labels", labels) == 2
+    assert sisug("data", "convert", tree, "--to", "out", "--labels", labels) == cli.FULL_DISK
     assert "the disk is full" in capsys.readouterr().err
     monkeypatch.undo()
     os.chdir(tmp_path)

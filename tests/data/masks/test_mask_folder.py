@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from sisug.data.masks import FolderPairs, ImageMaskFolder, check_batch
 from sisug.data.masks.datamodule import ImageMaskDataModule
 from sisug.data.masks.reading import read_pair
+from sisug.data.masks.splits import read_names
 from sisug.errors import ConfigError, DataError
 from sisug.labels.label_sets import IGNORE_COLOUR
 
@@ -274,6 +276,43 @@ def test_lists_decide_the_split(tree: Path, labels: str) -> None:
     (tree / "splits/val.txt").write_text("b/7\n")
     with pytest.raises(DataError, match="b/7"):
         ImageMaskDataModule(str(tree), 16, labels, batch_size=2)
+
+
+def test_a_list_for_test_alone_keeps_its_images_out_of_training(tree: Path, labels: str) -> None:
+    (tree / "splits").mkdir()
+    (tree / "splits/test.txt").write_text("c\n")
+    data = ImageMaskDataModule(str(tree), 16, labels, batch_size=1, val_share=0.4)
+    assert data.names["test"] == ["c"]
+    assert sorted(data.names["train"] + data.names["val"]) == ["a", "b/1", "b/2"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "test"), ("train", "val"), ("val", "test")])
+def test_lists_that_share_a_name_are_refused(tree: Path, labels: str, first: str, second: str) -> None:
+    (tree / "splits").mkdir()
+    (tree / f"splits/{first}.txt").write_text("a\nb/1\n")
+    (tree / f"splits/{second}.txt").write_text("c\nb/1\n")
+    with pytest.raises(DataError, match=rf"1 names are both in splits/{first}.txt and in splits/{second}.txt .*: b/1"):
+        ImageMaskDataModule(str(tree), 16, labels, batch_size=1)
+
+
+@pytest.mark.parametrize("form", ["{}", "\ufeff{}", "\ufeff{}\n", "\n\n  {}  \n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_of_any_editor_name_the_same(tmp_path: Path, form: str, end: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(form.format(end.join(["a", "b c", "größe\u2028x"])).encode())
+    assert read_names(path) == ["a", "b c", "größe\u2028x"]
+
+
+def test_names_in_lists_are_bytes_as_names_of_files_are(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"na\xefve\n")
+    assert read_names(tmp_path / "list.txt") == [os.fsdecode(b"na\xefve")]
+
+
+@pytest.mark.parametrize("content", ["a\nb\n".encode("utf-16"), "a\nb\n".encode("utf-16-le"), b"", b"\xef\xbb\xbf\n"])
+def test_lists_that_are_no_text_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError):
+        read_names(tmp_path / "list.txt")
 
 
 def test_mirroring_swaps_left_and_right(tree: Path, labels: str) -> None:

@@ -1,6 +1,6 @@
-"""Pickles as data (generators): a reader that runs nothing a file names, and takes no more memory than a file has.
+"""Pickles as data (every stage): a reader that runs nothing a file names, and takes no more memory than a file has.
 
-Every class and function that a StyleGAN2 file names is replaced by an inert stand-in; any other is refused by name.
+Every class and function that a network's file names is replaced by an inert stand-in; any other is refused by name.
 Before the reader starts, one pass over the opcodes checks that all declared sizes lie within the file.
 """
 
@@ -10,8 +10,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import (
+from sisug.common.torch_files.arrays import (
     Latin1,
     LazyStorage,
     NumpyArray,
@@ -25,7 +24,8 @@ from sisug.generators.formats.arrays import (
     rebuild_parameter,
     rebuild_tensor,
 )
-from sisug.generators.formats.opcodes import checked_end, find
+from sisug.common.torch_files.opcodes import checked_end, find
+from sisug.errors import CheckpointError
 
 LARGE = 4096
 """Bytes from which on a part of a pickle is not copied: weights, not names."""
@@ -82,7 +82,7 @@ class TensorFlowNetwork:
 
 
 class Arguments:
-    """argparse's namespace, which trainers store beside their weights, and what such namespaces hold."""
+    """argparse's namespace, which trainers store beside their weights, and what such namespaces hold: none is used."""
 
     __slots__ = ()
 
@@ -102,6 +102,11 @@ def _bytes(*arguments: object) -> bytes | Latin1:
     raise pickle.UnpicklingError("bytes of something that is no text")
 
 
+def _default_dict(*_: object) -> PickledDict:
+    """What makes its missing entries is of no use here."""
+    return PickledDict()
+
+
 def _set(items: object = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError("a set of something that is no list")
@@ -116,10 +121,18 @@ def _size(items: object = ()) -> tuple[Any, ...]:
 
 def storage_from_bytes(content: object) -> LazyStorage:
     """Stands for torch.storage._load_from_bytes: a storage within a pickle, opened when it is needed."""
-    from sisug.generators.formats.torch_legacy import embedded_storage
+    from sisug.common.torch_files.torch_legacy import embedded_storage
 
     return embedded_storage(content)
 
+
+PATHS = [
+    f"{module}.{name}"
+    for module in ("pathlib", "pathlib._local")  # the second since Python 3.13
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
+]
+
+DTYPES = "float16 float32 float64 bfloat16 half float double int8 int16 int32 int64 uint8 bool complex64 complex128"
 
 NUMPY = [f"{package}.multiarray" for package in ("numpy.core", "numpy._core")]
 
@@ -128,9 +141,17 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     "dnnlib.util.EasyDict": PickledDict,
     "torch_utils.persistence._reconstruct_persistent_obj": PersistentObject,
     "dnnlib.tflib.network.Network": TensorFlowNetwork,
+    "collections.defaultdict": _default_dict,
     "argparse.Namespace": Arguments,
-    "pathlib.PosixPath": Arguments,
+    "types.SimpleNamespace": Arguments,
+    **dict.fromkeys(PATHS, Arguments),
     "torch.device": Arguments,
+    **{f"torch.{name}": Arguments for name in DTYPES.split()},
+    **{
+        f"{module}.{name}": Arguments
+        for module in ("builtins", "__builtin__")
+        for name in ("list", "dict", "int", "long", "float", "str", "tuple", "bool")
+    },
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
     "torch._utils._rebuild_parameter": rebuild_parameter,
     "torch.storage._load_from_bytes": storage_from_bytes,
@@ -158,6 +179,7 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
     Args:
         content: the pickle.
         storage_of: makes a storage from its description, in files that keep storages outside of the pickle.
+        strict: whether entries under tuples and other keys that may be slow to compare are refused, not left out.
     """
 
     stack: list[Any]
@@ -165,9 +187,11 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
     pop_mark: Callable[[], list[Any]]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, content: bytes | memoryview, storage_of: Callable[[object], LazyStorage] | None) -> None:
+    def __init__(
+        self, content: bytes | memoryview, storage_of: Callable[[object], LazyStorage] | None, strict: bool
+    ) -> None:
         super().__init__(_View(content), encoding="latin1")  # type: ignore[arg-type]  # views for bytes
-        self.storage_of = storage_of
+        self.storage_of, self.strict = storage_of, strict
 
     def find_class(self, module: str, name: str, /) -> Any:
         """The stand-in of a class or function; any other is refused by name."""
@@ -178,7 +202,7 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
             return StorageType.named(name)
         raise CheckpointError(
             f"the file names {full[:200]}",
-            "opening it in the usual way would run that, and no StyleGAN2 file of a known family needs it",
+            "opening it in the usual way would run that, and no network's file of a known kind needs it",
             "nothing was run; get the file from its publisher, or save its weights alone "
             "(`torch.save({'g_ema': g_ema.state_dict()}, ...)`, or safetensors)",
         )
@@ -216,16 +240,16 @@ class _Reader(pickle._Unpickler):  # the one in C cannot be told what to leave o
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        _put(self.stack[-1], [key, value])
+        _put(self.stack[-1], [key, value], self.strict)
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
-        _put(self.stack[-1], items)
+        _put(self.stack[-1], items, self.strict)
 
     def load_dict(self) -> None:
         items = self.pop_mark()
         made: dict[Any, Any] = {}
-        _put(made, items)
+        _put(made, items, self.strict)
         self.append(made)
 
     def load_additems(self) -> None:
@@ -266,19 +290,30 @@ for _opcode_bytes, _load in {
     _Reader.dispatch[_opcode_bytes[0]] = _load
 
 
-def _put(target: object, items: list[Any]) -> None:
+def _put(target: object, items: list[Any], strict: bool) -> None:
     """Entries of a dictionary, keys and values in turns."""
     if type(target) not in (dict, PickledDict) or len(items) % 2:
         raise pickle.UnpicklingError("it gives entries to something that is no dictionary")
     assert isinstance(target, dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        target[_plain(key)] = value
+        if strict or _is_plain(key):  # no weights lie under others
+            target[_plain(key)] = value
+
+
+def _is_plain(key: object) -> bool:
+    """Whether a key is quick to compare.
+
+    A tuple of tuples could take for ever; so could many large numbers, all with the same remainder by 2^61 - 1, which
+    is what Python looks them up by.
+    """
+    if type(key) is int:
+        return abs(key) < 2**60
+    return type(key) in (str, float, bool, bytes, type(None))
 
 
 def _plain(key: object) -> object:
-    """A key that is quick to compare: a tuple of tuples could take for ever."""
-    if type(key) not in (str, int, float, bool, bytes, type(None)):
-        raise pickle.UnpicklingError("a key that is neither text nor a number")
+    if not _is_plain(key):
+        raise pickle.UnpicklingError("a key that is neither text nor a small number")
     return key
 
 
@@ -312,13 +347,17 @@ class _View:
 
 
 def read_pickle(
-    content: bytes | memoryview, storage_of: Callable[[object], LazyStorage] | None = None
+    content: bytes | memoryview,
+    storage_of: Callable[[object], LazyStorage] | None = None,
+    *,
+    strict: bool = False,
 ) -> tuple[Any, int]:
     """The object in a pickle, made of plain data and stand-ins, and where the pickle ends.
 
     Args:
         content: bytes that begin with a pickle.
         storage_of: makes a storage from its description, in files that keep storages outside of the pickle.
+        strict: whether entries under other keys than text and small numbers are refused; otherwise they are left out.
 
     Raises:
         CheckpointError: the pickle names something that is not on the list.
@@ -326,7 +365,7 @@ def read_pickle(
     """
     end = checked_end(content)
     try:
-        return _Reader(memoryview(content)[:end], storage_of).load(), end
+        return _Reader(memoryview(content)[:end], storage_of, strict).load(), end
     except (CheckpointError, pickle.UnpicklingError):
         raise
     except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for

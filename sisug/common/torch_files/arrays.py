@@ -1,4 +1,4 @@
-"""Tensors and arrays that a file describes, not read yet (generators): sizes are checked before bytes are."""
+"""Tensors and arrays that a file describes, not read yet (every stage): sizes are checked before bytes are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 MOST_DIMENSIONS = 8
+
+MOST_REPEATED = 2**24
+"""Elements of a tensor up to which some may be the same, as `expand` makes them."""
 
 
 class Sealed:
@@ -168,7 +171,7 @@ def rebuild_tensor(storage: object, offset: object, size: object, stride: object
     # Elements that are used twice would make much of little.
     reach = 0
     for step, size in sorted((step, size) for size, step in zip(shape, steps, strict=True) if size > 1):
-        if elements and step <= reach:
+        if elements > MOST_REPEATED and step <= reach:
             raise pickle.UnpicklingError("a tensor that repeats its elements")
         reach += (size - 1) * step
     if elements and storage.dtype is not None and last >= storage.elements:

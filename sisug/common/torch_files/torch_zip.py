@@ -1,4 +1,4 @@
-"""Files of torch since 1.6 (generators): a zip archive with one pickle, and an entry for each storage."""
+"""Files of torch since 1.6 (every stage): a zip archive with one pickle, and an entry for each storage."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import zipfile
 import zlib
 from typing import Any, BinaryIO
 
+from sisug.common.torch_files.arrays import LazyStorage
+from sisug.common.torch_files.pickles import read_pickle
+from sisug.common.torch_files.torch_legacy import described
 from sisug.errors import CheckpointError
-from sisug.generators.formats.arrays import LazyStorage
-from sisug.generators.formats.pickles import read_pickle
-from sisug.generators.formats.torch_legacy import described
 
 MOST_DIRECTORY = 4_000_000
 """Bytes of an archive's directory: 40,000 entries."""
@@ -19,12 +19,13 @@ HEADER = 30
 """Bytes of an entry's header before its name."""
 
 
-def read_zip(file: BinaryIO, content: memoryview) -> Any:
+def read_zip(file: BinaryIO, content: memoryview, *, strict: bool = False) -> Any:
     """The object in such a file.
 
     Args:
         file: the file, open.
         content: the whole of it; entries are read from it when they are needed.
+        strict: of ``read_pickle``.
 
     Raises:
         CheckpointError: the file names something that is not on the list, or is a program.
@@ -63,7 +64,7 @@ def read_zip(file: BinaryIO, content: memoryview) -> Any:
             raise pickle.UnpicklingError(f"storage {key[:20]} is described in two ways")
         return made
 
-    return read_pickle(entry_bytes(content, entries[pickles[0]]), storage_of)[0]
+    return read_pickle(entry_bytes(content, entries[pickles[0]]), storage_of, strict=strict)[0]
 
 
 def directory_size(content: memoryview) -> int:

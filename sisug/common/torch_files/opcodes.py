@@ -1,4 +1,4 @@
-"""A pass over a pickle's opcodes before it is read (generators): all sizes that it declares must lie within it."""
+"""A pass over a pickle's opcodes before it is read (every stage): all sizes that it declares must lie within it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def checked_end(content: bytes | memoryview) -> int:
         if code == _STOP:
             return at + 1
         if opcodes > MOST_OPCODES:
-            raise pickle.UnpicklingError("it has more parts than any StyleGAN2 file")
+            raise pickle.UnpicklingError("it has more parts than any network has")
         if code in _EXTENSIONS:
             raise pickle.UnpicklingError("it refers to Python's registry of extensions")
         if code == _LONG_BINPUT and int.from_bytes(view[at + 1 : at + 5], "little") > opcodes:

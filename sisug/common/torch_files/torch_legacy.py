@@ -1,4 +1,4 @@
-"""Files of torch before 1.6, and storages within pickles, which have the same layout (generators): five pickles in a
+"""Files of torch before 1.6, and storages within pickles, which have the same layout (every stage): five pickles in a
 row, then the storages.
 """
 
@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from sisug.generators.formats.arrays import LazyStorage, StorageType, bytes_of
-from sisug.generators.formats.pickles import read_pickle
+from sisug.common.torch_files.arrays import LazyStorage, StorageType, bytes_of
+from sisug.common.torch_files.pickles import read_pickle
 
 MAGIC = bytes.fromhex("80028a0a6cfc9c46f920 6aa850192e".replace(" ", ""))
 """The first pickle: a number that marks the file."""
 
 
-def read_legacy(content: memoryview) -> Any:
+def read_legacy(content: memoryview, *, strict: bool = False) -> Any:
     """The object in such a file.
 
     Args:
         content: the whole file.
+        strict: of ``read_pickle``.
 
     Raises:
         CheckpointError: the file names something that is not on the list.
@@ -38,7 +39,7 @@ def read_legacy(content: memoryview) -> Any:
     parts: list[Any] = []
     at = 0
     for number in range(5):
-        part, length = read_pickle(content[at:], storage_of if number == 3 else None)
+        part, length = read_pickle(content[at:], storage_of if number == 3 else None, strict=strict)
         parts.append(part)
         at += length
     _, protocol, system, found, keys = parts
