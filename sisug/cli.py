@@ -158,10 +158,11 @@ def _run_tool(arguments: list[str]) -> None:
         if name in TOOLS and len(arguments) >= length:
             from jsonargparse import auto_cli
 
+            from sisug.common.class_path import join_class_options
             from sisug.common.memory import keep_freed_memory
 
             keep_freed_memory()
-            options = [_with_underscores(argument) for argument in arguments[length:]]
+            options = join_class_options([_with_underscores(argument) for argument in arguments[length:]])
             result = auto_cli(_load(TOOLS[name][0]), args=options, prog=f"sisug {name}", as_positional=True)
             if result is not None:
                 sys.stdout.write(printable(f"{result}\n", keep="\n"))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,6 +190,55 @@ def check_stored_classes(stored: Mapping[str, Any], path: str | Path) -> None:
             "that class is no part of sisug, and no file may say which code runs here",
             "give it yourself, if you know it, in the call that loads the checkpoint",
         )
+
+
+NAMING_OPTION = re.compile(
+    r"--(?P<option>(?:[\w-]+\.)*(?:generator|condition))(?:\.(?P<part>[\w.]+))?(?:=(?P<value>.*))?", re.DOTALL
+)
+
+
+def join_class_options(arguments: Sequence[str]) -> list[str]:
+    """A command line in which what names a generator's or a condition's class is one option.
+
+    jsonargparse takes apart plain data no deeper than one name.
+
+    >>> join_class_options(["--model.generator", "a.Net", "--model.generator.init_args.width", "8", "--seed", "1"])
+    ['--model.generator', '{"class_path": "a.Net", "init_args": {"width": 8}}', '--seed', '1']
+
+    Args:
+        arguments: those of the form `--X VALUE`, `--X.class_path VALUE`, `--X.init_args VALUE` and
+            `--X.init_args.NAME VALUE` are joined, where X ends in generator or condition; others stay as they are, and
+            so does an X without arguments or without a class.
+    """
+    import yaml
+
+    rest: list[str] = []
+    found: dict[str, dict[str, str]] = {}
+    raw: dict[str, list[str]] = {}
+    position: dict[str, int] = {}
+    todo = list(arguments)
+    while todo:
+        argument = todo.pop(0)
+        match = NAMING_OPTION.fullmatch(argument)
+        part = match["part"] or "class_path" if match else ""
+        if not match or not (part in ("class_path", "init_args") or part.startswith("init_args.")):
+            rest.append(argument)
+            continue
+        given = [argument] if match["value"] is not None or not todo else [argument, todo.pop(0)]
+        value = match["value"] if match["value"] is not None else given[-1]
+        option = match["option"]
+        position.setdefault(option, len(rest))
+        found.setdefault(option, {})[part] = value
+        raw.setdefault(option, []).extend(given)
+    for option in sorted(position, key=lambda each: -position[each]):
+        parts = found[option]
+        joined = raw[option]
+        if "class_path" in parts and len(parts) > 1:
+            values = yaml.safe_load(parts.get("init_args", "{}"))
+            values |= {name[10:]: yaml.safe_load(text) for name, text in parts.items() if name[:10] == "init_args."}
+            joined = [f"--{option}", json.dumps({"class_path": parts["class_path"], "init_args": values})]
+        rest[position[option] : position[option]] = joined
+    return rest
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from sisug.common.class_path import is_own
 from sisug.errors import ConfigError
 from sisug.labels.label_sets import LabelSet
 from sisug.labels.pictures import Picture, read_picture
@@ -25,11 +26,15 @@ class Condition(ABC):
     The mapper sees the same encoding in training (``extract``) and in use (``from_picture``). This class shows and
     mirrors conditions of one channel in [0, 1]; those of label classes override both.
 
+    A class of your own derives from this one, takes the label set first, and is named by `class_path` and `init_args`
+    wherever a condition is named; its ``options`` repeat what it was given.
+
     Args:
         labels: the classes that masks have; None where the kind needs none.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
+    """In messages and records; empty for the class's own name."""
     needs_masks: bool = False
     """Whether ``extract`` needs label masks of the samples, from a segmenter."""
 
@@ -111,12 +116,16 @@ class Condition(ABC):
         return encoded.flip(-1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, label set and options as primitives, so that a mapper's checkpoint explains its input.
+        """Name, label set and options as primitives, so that a mapper's checkpoint explains its input; and the class,
+        where it is no part of sisug.
 
         ``sisug.conditions.registry.condition_from_dict`` reads it.
         """
         labels = None if self.labels is None else self.labels.to_dict()
-        return {"name": self.name, "label_set": labels, "options": self.options}
+        kind = type(self)
+        class_path = f"{kind.__module__}.{kind.__qualname__}"
+        record = {"name": self.name or kind.__name__, "label_set": labels, "options": self.options}
+        return record if is_own(class_path) else record | {"class_path": class_path}
 
     def _masks_needed(self, masks: Masks | None) -> Masks:
         if masks is None:

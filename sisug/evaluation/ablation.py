@@ -59,7 +59,7 @@ class Ablation(Protocol):
     `RearrangerModule`'s test.
 
     Args:
-        generator: file or preset of the frozen generator.
+        generator: preset, file or class of the frozen generator.
         base: settings of `RearrangerModule` that all cells share.
         clustering: settings of `OnlineClustering` that all cells share.
         grid: settings of `RearrangerModule` with the values to try.
@@ -82,7 +82,7 @@ class Ablation(Protocol):
 
     name: ClassVar[str] = "ablation"
 
-    generator: str = "avatars"
+    generator: str | dict[str, Any] = "avatars"
     base: dict[str, Any] = field(default_factory=dict)
     clustering: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(default_factory=dict)
@@ -229,9 +229,10 @@ class Ablation(Protocol):
             rows,
             self._notes(failures),
         )
+        subject = Path(self._generator.source).name
         return Report(
             self.name,
-            f"Settings of stage 1 on {Path(self.generator).name}, {'crossed' if self.crossed else 'one at a time'}.",
+            f"Settings of stage 1 on {subject}, {'crossed' if self.crossed else 'one at a time'}.",
             [table],
             self.record(),
         )

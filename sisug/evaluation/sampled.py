@@ -67,7 +67,8 @@ class SampledProtocol(Protocol):
 
     Args:
         mapper: checkpoint of stage 2, a file of `sisug mapper export`, or the name of one that ships; None without.
-        generator: file or preset, in the place of the one that the other files name; alone where none does.
+        generator: preset, file or class, in the place of the generator that the other files name; alone where none
+            does.
         data: "avatars", or a folder with held-out images: `images/` with `masks/`, CelebAMask-HQ as published, or
             images alone.
         split: of avatars train, val or test; of a folder the list `splits/NAME.txt`, one that CelebAMask-HQ has, a file
@@ -87,7 +88,7 @@ class SampledProtocol(Protocol):
     """
 
     mapper: str | None = "avatars-seg"
-    generator: str | None = None
+    generator: str | dict[str, Any] | None = None
     data: str = DRAWN
     split: str = "test"
     labels: str | None = None

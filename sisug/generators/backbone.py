@@ -58,7 +58,7 @@ class GeneratorBackbone(nn.Module, ABC):
     source: str = ""
     reference: str | dict[str, Any] | None = None
 
-    _fingerprint: tuple[tuple[int, ...], str] | None = None
+    _fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
 
     @abstractmethod
     def map(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch num_ws w_dim"]:
@@ -149,9 +149,11 @@ class GeneratorBackbone(nn.Module, ABC):
         """Take a fingerprint that is known from the weights' file; it holds until they change."""
         self._fingerprint = (self._versions(), fingerprint)
 
-    def _versions(self) -> tuple[int, ...]:
-        """Counts of changes in place: a fingerprint that is known already holds as long as they stay."""
-        return tuple(0 if value.is_inference() else value._version for value in self.weights().values())
+    def _versions(self) -> tuple[tuple[int, int], ...]:
+        """Places and counts of changes of the weights: a fingerprint holds as long as they stay."""
+        return tuple(
+            (value.data_ptr(), 0 if value.is_inference() else value._version) for value in self.weights().values()
+        )
 
     def forward(
         self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sisug.common.provenance import git_commit
 from sisug.generators.checkpoints import images_seen
 from sisug.mapper.trained import REMEDY, load_mapper, write_mapper
 
 
-def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
+def export(
+    checkpoint: Path,
+    out: Path,
+    generator: str | dict[str, Any] | None = None,
+    condition: str | dict[str, Any] | None = None,
+) -> str:
     """Write a trained mapper, its rearranger and its codebook in half precision, with a record of what it reads.
 
     Args:
         checkpoint: ``.ckpt`` file of a run.
         out: ``.safetensors`` file to write; its record lies beside it as ``.json``.
-        generator: file or preset in the place of the one that the checkpoint names.
+        generator: preset, file or class in the place of the generator that the checkpoint names.
+        condition: the condition's class, where it is no part of sisug.
 
     Returns:
         A line with the file and its size.
@@ -24,6 +31,6 @@ def export(checkpoint: Path, out: Path, generator: str | None = None) -> str:
         CheckpointError: the checkpoint is missing, damaged or of another stage.
         ConfigError: ``out`` has another suffix.
     """
-    trained = load_mapper(checkpoint, generator)
+    trained = load_mapper(checkpoint, generator, condition)
     write_mapper(trained, out, images_seen=images_seen(checkpoint, REMEDY), commit=git_commit())
     return f"{out} ({out.stat().st_size / 1e6:.1f} MB, fp16): reads {trained.condition.name}"

@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, SisugError, check_range
-from sisug.generators import Discriminator, Features
+from sisug.generators import Discriminator, Features, GeneratorReference, generator_reference
 from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
 from sisug.generators.losses import generator_adversarial_loss
 from sisug.labels.label_files import read_label_set
@@ -35,13 +34,14 @@ from sisug.rearranger.network import LayoutMask
 from sisug.rearranger.pipeline import RearrangementPipeline
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.training.ema import ExponentialMovingAverage
+from sisug.training.own_classes import OwnClasses
 from sisug.types import Images, Latents, Masks, ProxyWeights
 
 LOOKS = 3
 """Looks of each condition in validation."""
 
 
-class MapperModule(LightningModule):
+class MapperModule(OwnClasses):
     """Trains the semantic mapper on conditions made from random samples, from one or a few labels, or none.
 
     Before training, the rearranger carries the labels to thousands of samples, and a reader of images learns from them.
@@ -57,8 +57,10 @@ class MapperModule(LightningModule):
 
     Args:
         rearranger: checkpoint of stage 1, a file of `sisug rearranger export`, or the name of one that ships.
-        generator: file or preset in the place of the one that the rearranger names, where that has been moved.
-        condition: kind of input: seg, scribble, edges, sketch, depth.
+        generator: preset, file, class (by its full name, or `class_path` and `init_args`) or object in the place of the
+            generator that the rearranger names: for one that has been moved, or whose class is no part of sisug.
+        condition: kind of input: seg, scribble, edges, sketch, depth; or any `Condition`, by its full name, or by
+            `class_path` and `init_args`.
         condition_options: further arguments of that kind.
         labels: name of a label set, or a file that defines one; None trains without labels, as edges and sketches
             allow.
@@ -104,8 +106,8 @@ class MapperModule(LightningModule):
     def __init__(
         self,
         rearranger: str = "avatars",
-        generator: str | None = None,
-        condition: str = "seg",
+        generator: GeneratorReference | None = None,
+        condition: str | dict[str, Any] = "seg",
         condition_options: dict[str, Any] | None = None,
         labels: str | None = "avatars",
         shots: int = 1,
@@ -147,7 +149,9 @@ class MapperModule(LightningModule):
             raise ConfigError(f"free_share {free_share}", "it is a share", "choose a number from 0 to 1")
         if width % 8:
             raise ConfigError(f"width {width}", "channels are normalised in 8 groups", "choose a multiple of 8")
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["generator"])
+        named = None if generator is None else generator_reference(generator)
+        self.save_hyperparameters({"generator": named})  # plain data, as checkpoints hold it
         self.automatic_optimization = False
         self.register_load_state_dict_post_hook(generator_may_be_missing)  # type: ignore[no-untyped-call]
         self.labels: LabelSet | None = None if labels is None else read_label_set(labels)

@@ -18,6 +18,7 @@ from sisug.common.state_dicts import differences, listed, part_of
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.registry import condition_from_dict
 from sisug.errors import CheckpointError, DataError
+from sisug.generators import GeneratorReference
 from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.mapper.network import Mapper
 from sisug.rearranger.trained import TrainedRearranger, assemble, reference, tensors_of
@@ -66,15 +67,22 @@ class TrainedMapper:
         return logits.softmax(dim=1)
 
 
-def load_mapper(path_or_name: str | Path, generator: str | None = None) -> TrainedMapper:
+def load_mapper(
+    path_or_name: str | Path,
+    generator: GeneratorReference | Path | None = None,
+    condition: str | dict[str, Any] | None = None,
+) -> TrainedMapper:
     """Read a trained mapper, its rearranger and its generator, on the CPU.
 
     Args:
         path_or_name: a run's checkpoint, a file of ``write_mapper``, or the name of one that comes with sisug.
-        generator: file or preset to take in the place of the one that the file names, which may have been moved.
+        generator: preset, file, class or object to take in the place of the generator that the file names: for one
+            that has been moved, or whose class is no part of sisug.
+        condition: the condition's class, by its full name, or by `class_path` and `init_args`, where it is no part of
+            sisug.
 
     Raises:
-        CheckpointError: a file is missing, damaged or holds something else.
+        CheckpointError: a file is missing, damaged or holds something else; or it names code that is no part of sisug.
         FingerprintMismatch: the generator's weights are others than those that it was trained with.
     """
     path = SHIPPED.get(str(path_or_name), Path(path_or_name))
@@ -83,9 +91,9 @@ def load_mapper(path_or_name: str | Path, generator: str | None = None) -> Train
     found = find_generator(record["generator"], settings["split"], generator, path)
     rearranger = assemble(settings, tensors, found, path)
     try:
-        condition = condition_from_dict(record["condition"])
+        reads = condition_from_dict(record["condition"], condition, path)
         network = Mapper(
-            condition.channels, settings["clusters"], found.resolution, found.split, width=int(record["width"])
+            reads.channels, settings["clusters"], found.resolution, found.split, width=int(record["width"])
         )
     except (DataError, KeyError, TypeError, RuntimeError) as error:
         raise _unusable(path, f"its record makes no mapper: {error}") from error
@@ -95,7 +103,7 @@ def load_mapper(path_or_name: str | Path, generator: str | None = None) -> Train
         raise _unusable(path, listed(problems))
     network.load_state_dict(weights)
     network.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    return TrainedMapper(rearranger, network, condition, int(record["width"]), record.get("lesson") or {}, str(path))
+    return TrainedMapper(rearranger, network, reads, int(record["width"]), record.get("lesson") or {}, str(path))
 
 
 def write_mapper(trained: TrainedMapper, path: Path, **report: Any) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,7 +48,7 @@ class Score:
 
 
 def score(
-    generators: list[str] = ["avatars"],  # noqa: B006  # jsonargparse copies it
+    generators: list[str | dict[str, Any]] = ["avatars"],  # noqa: B006  # jsonargparse copies it
     samples: int = 10_000,
     judge: str = "avatars",
     seed: int = 0,
@@ -56,7 +57,7 @@ def score(
     """Compare generators of avatars, and drawn avatars of another split, to drawn test avatars.
 
     Args:
-        generators: files or presets, as a list: `--generators '[avatars, mine.safetensors]'`.
+        generators: presets, files or classes, as a list: `--generators '[avatars, mine.safetensors]'`.
         samples: images of each set; Fréchet distances fall with their number.
         judge: name of a judge that ships with sisug, or a file.
         seed: of the latents.
@@ -76,7 +77,8 @@ def score(
     resolution = max(each.resolution for each in networks)
     reference = _read(_drawn("test", samples, resolution), reader, frechet, real=True)
     scores = [_score("drawn, another set", _drawn("val", samples, resolution), reader, frechet, None)]
-    for name, network in zip(generators, networks, strict=True):
+    for named, network in zip(generators, networks, strict=True):
+        name = named if isinstance(named, str) else network.source
         scores.append(_score(name, _samples(network, samples, seed), reader, frechet, network.fingerprint))
     if records is not None:
         for each in scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def generate(
     style_mix: int | None = None,
     exemplar: str | None = None,
     rearranger: str | None = None,
-    generator: str | None = None,
+    generator: str | dict[str, Any] | None = None,
+    condition: str | dict[str, Any] | None = None,
     batch_size: int = BATCH,
     device: str = "auto",
     overwrite: bool = False,
@@ -42,7 +44,9 @@ def generate(
         style_mix: seed of another sample that gives the fine layers.
         exemplar: seed of a sample, or a picture's file, whose structure is taken in place of a drawing.
         rearranger: checkpoint, file, or name of one that ships; for --exemplar without a mapper.
-        generator: file or preset in place of the one that the mapper names, where that has been moved.
+        generator: preset, file or class in place of the generator that the mapper names: for one that has been moved,
+            or whose class is no part of sisug.
+        condition: class of the mapper's condition, where it is no part of sisug.
         batch_size: images at a time, 1 or more.
         device: auto for a GPU where there is one, cpu, or cuda:N.
         overwrite: replace the images of another command in the folder.
@@ -62,7 +66,8 @@ def generate(
     check_truncation(truncation)
     check_range(batch_size=batch_size, above=0)
     options = {
-        "mapper": mapper, "rearranger": rearranger, "generator": generator, "input": input, "exemplar": exemplar,
+        "mapper": mapper, "rearranger": rearranger, "generator": generator, "condition": condition, "input": input,
+        "exemplar": exemplar,
         "seeds": seeds, "truncation": truncation, "style_from": style_from, "style_mix": style_mix,
         "batch_size": batch_size, "device": device, "out": out,
     }  # fmt: skip
@@ -77,7 +82,7 @@ def generate(
     from sisug.synthesis.synthesizer import Synthesizer
 
     if mapper is not None:
-        synthesizer = Synthesizer.load(mapper, generator, device)
+        synthesizer = Synthesizer.load(mapper, generator, device, condition)
     else:
         assert rearranger is not None
         synthesizer = Synthesizer.from_rearranger(rearranger, generator, device)
@@ -150,7 +155,7 @@ def _check_options(
 def _as_options(options: dict[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if value is not None:
-            yield from (f"--{name}", str(value))
+            yield from (f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value))
 
 
 def _seed_or_file(text: str) -> int | Path:

@@ -17,6 +17,7 @@ from sisug import __version__
 from sisug.common.fingerprint import sha256_of
 from sisug.common.image_bytes import to_bytes
 from sisug.errors import ConfigError, check_range
+from sisug.generators import GeneratorReference
 from sisug.mapper.trained import TrainedMapper, load_mapper
 from sisug.rearranger.trained import TrainedRearranger, load_rearranger
 from sisug.synthesis.layouts import Drawing, Layout, distinct, encode, name_of, never_labelled
@@ -63,13 +64,22 @@ class Synthesizer:
             part.to(self.device)
 
     @classmethod
-    def load(cls, mapper: str | Path, generator: str | Path | None = None, device: str = "auto") -> Synthesizer:
+    def load(
+        cls,
+        mapper: str | Path,
+        generator: GeneratorReference | Path | None = None,
+        device: str = "auto",
+        condition: str | dict[str, Any] | None = None,
+    ) -> Synthesizer:
         """From a mapper's file, which holds its rearranger and names its generator.
 
         Args:
             mapper: checkpoint of `make train-mapper`, file of `sisug mapper export`, or the name of one that ships.
-            generator: file or preset in place of the one that the mapper names, where that has been moved.
+            generator: preset, file, class or object in place of the generator that the mapper names: for one that has
+                been moved, or whose class is no part of sisug.
             device: see the class.
+            condition: the condition's class, by its full name, or by `class_path` and `init_args`, where it is no part
+                of sisug.
 
         Raises:
             CheckpointError: a file is missing, damaged or holds something else.
@@ -77,19 +87,19 @@ class Synthesizer:
             ConfigError: there is no such device.
         """
         found = device_of(device)
-        trained = load_mapper(mapper, None if generator is None else str(generator))
+        trained = load_mapper(mapper, generator, condition)
         return cls(trained.rearranger, trained, found)
 
     @classmethod
     def from_rearranger(
-        cls, rearranger: str | Path, generator: str | Path | None = None, device: str = "auto"
+        cls, rearranger: str | Path, generator: GeneratorReference | Path | None = None, device: str = "auto"
     ) -> Synthesizer:
         """From a rearranger's file: no mapper, so layouts come from exemplars.
 
         Args:
             rearranger: checkpoint of `make train-rearranger`, file of `sisug rearranger export`, or the name of one
                 that ships.
-            generator: file or preset in place of the one that the rearranger names, where that has been moved.
+            generator: preset, file, class or object in place of the generator that the rearranger names.
             device: see the class.
 
         Raises:
@@ -98,7 +108,7 @@ class Synthesizer:
             ConfigError: there is no such device.
         """
         found = device_of(device)
-        return cls(load_rearranger(rearranger, None if generator is None else str(generator)), device=found)
+        return cls(load_rearranger(rearranger, generator), device=found)
 
     def generate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
-from sisug.common.class_path import foreign_classes
+from sisug.common.class_path import foreign_classes, join_class_options
 from sisug.common.memory import keep_freed_memory
 from sisug.common.torch_files.data import load_run
 from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
@@ -92,6 +93,13 @@ class SisugCLI(LightningCLI):
         group.add_argument(
             "--run.version", type=str | None, default=None, help="name of this run (default: the next free version_N)"
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line, on which a class's arguments may stand as options of their own."""
+        if args is None or isinstance(args, list):
+            self.config = parser.parse_args(join_class_options(sys.argv[1:] if args is None else args))
+        else:
+            super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         # Private in Lightning (2.6; a test guards it): the only place where a checkpoint's values override the user's.

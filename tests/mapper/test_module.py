@@ -69,6 +69,19 @@ def test_what_learns(rearranger_file: Path, tmp_path: Path, settings: dict[str, 
     assert module.reader is None or not any(p.requires_grad for p in module.reader.parameters())
 
 
+def test_the_gradient_penalty_weighs_half_of_gamma_for_every_step_it_stands_for(
+    rearranger_file: Path, tmp_path: Path
+) -> None:
+    settings = {"condition": "edges", "labels": None, "reading_weight": 0.0, "r1_gamma": 3.0, "r1_every": 4}
+    module, losses = module_of(rearranger_file, **settings), []
+    backward = module.manual_backward
+    module.manual_backward = lambda loss: (losses.append(float(loss.detach())), backward(loss))  # type: ignore[method-assign]
+    logged = train(module, tmp_path, images=4, limit_val_batches=0).logged_metrics
+    assert float(logged["train/r1"]) > 0
+    expected = logged["train/discriminator"] + 3 / 2 * 4 * logged["train/r1"]
+    assert losses[1] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_the_reading_term_alone_reaches_the_mapper(rearranger_file: Path, tmp_path: Path) -> None:
     """Through the reader, the generator and the rearranger, all of them frozen."""
     module = module_of(rearranger_file, proxy_weight=0.0, free_share=1.0, **PAPER)

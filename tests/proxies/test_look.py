@@ -43,6 +43,19 @@ def test_projection_whitens_the_look():
     torch.testing.assert_close(projection @ ridged @ projection, torch.eye(4), atol=1e-4, rtol=0)
 
 
+def test_differences_of_parts_weigh_twice_as_much_as_style_mixing():
+    """Of a variance of one on average each, 1 and 1 under mixing, 2 and 0 between parts; and a tenth of ridge."""
+    projection = look_free_projection(3 * torch.eye(2), torch.diag(torch.tensor([5.0, 0.0])))
+    expected = torch.diag(torch.tensor([1 + 2 * 2 + 0.1, 1 + 0.1]).rsqrt())
+    torch.testing.assert_close(projection, expected, atol=1e-5, rtol=0)
+
+
+def test_without_layered_styles_parts_alone_tell_the_look():
+    projection = look_free_projection(None, torch.diag(torch.tensor([5.0, 0.0])))
+    expected = torch.diag(torch.tensor([2 * 2 + 0.1, 0.1]).rsqrt())
+    torch.testing.assert_close(projection, expected, atol=1e-5, rtol=0)
+
+
 def test_clusters_become_parts_where_colour_dominates():
     """Two parts differ a little in one channel; a colour of each image moves the other channel a lot."""
     torch.manual_seed(0)

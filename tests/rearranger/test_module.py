@@ -162,6 +162,16 @@ def test_the_gradient_penalty_comes_every_so_many_steps(
     assert steps == [0, 3, 6]
 
 
+def test_the_gradient_penalty_weighs_half_of_gamma_for_every_step_it_stands_for(make: Make, tmp_path: Path) -> None:
+    module, losses = make(r1_gamma=3.0, r1_every=4), []
+    backward = module.manual_backward
+    module.manual_backward = lambda loss: (losses.append(float(loss.detach())), backward(loss))  # type: ignore[method-assign]
+    logged = train(module, tmp_path, images=4, limit_val_batches=0).logged_metrics
+    assert float(logged["train/r1"]) > 0
+    expected = logged["train/discriminator"] + 3 / 2 * 4 * logged["train/r1"]
+    assert losses[1] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_without_gamma_no_penalty(make: Make, tmp_path: Path) -> None:
     assert "train/r1" not in train(make(r1_gamma=0.0), tmp_path).logged_metrics
 

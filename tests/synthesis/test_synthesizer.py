@@ -21,6 +21,7 @@ from sisug.errors import CheckpointError, ConfigError, DataError, FingerprintMis
 from sisug.generators import Generator
 from sisug.generators.native import write_native
 from sisug.synthesis import Synthesizer
+from sisug.synthesis.inversion import Inversion
 from sisug.synthesis.layouts import Layout, distinct
 
 MASKS = [mask(seed) for seed in range(3)]
@@ -217,6 +218,17 @@ def test_a_look_from_a_picture(
     assert "inverted at" in caplog.text
     again = synthesizer.generate(mask(), synthesizer.styles(style_from=tmp_path / "photo.png"))
     assert torch.equal(result.images, again.images)
+
+
+@pytest.mark.parametrize(("psnr", "poor"), [(14.9, True), (15.1, False)])
+def test_below_15_db_a_picture_was_hardly_found(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch, psnr: float, poor: bool
+) -> None:
+    ws = synthesizer.styles([11]).source.ws
+    found = Inversion(ws, synthesizer.generator.images(ws), psnr)
+    monkeypatch.setattr("sisug.synthesis.styles.invert", lambda *_: found)
+    styles = synthesizer.styles(style_from=torch.zeros(3, 16, 16))
+    assert any("expect little of it" in warning for warning in styles.warnings) is poor
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from sisug.common.fingerprint import fingerprint
 from sisug.conditions.label_condition import LabelCondition
@@ -88,7 +89,7 @@ def gather(settings: FewShotSettings) -> Material:
 
 
 def _given_mapper(
-    file: str, generator: str | None, shots: int, labels: LabelSet, rearranger: TrainedRearranger
+    file: str, generator: str | dict[str, Any] | None, shots: int, labels: LabelSet, rearranger: TrainedRearranger
 ) -> TrainedMapper:
     """A mapper to use in the place of training."""
     trained = load_mapper(file, generator)

@@ -94,7 +94,7 @@ class FewShotSettings:
 
     Args:
         rearranger: file or name of the rearranger; its generator is both methods'.
-        generator: file or preset in the place of the one that the rearranger names.
+        generator: preset, file or class in the place of the generator that the rearranger names.
         labels: name or file of the label set.
         judge: name or file of a judge with these classes, or class_path and init_args of one.
         data: where targets come from: "avatars", or a folder with held-out masks: `images/` with `masks/`, or
@@ -124,7 +124,7 @@ class FewShotSettings:
     """
 
     rearranger: str = "avatars"
-    generator: str | None = None
+    generator: str | dict[str, Any] | None = None
     labels: str = "avatars"
     judge: str | dict[str, Any] = "avatars"
     data: str = "avatars"

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -30,7 +31,7 @@ def trained_mapper(
     name: str,
     *,
     rearranger: str,
-    generator: str | None,
+    generator: str | dict[str, Any] | None,
     labels: str,
     annotations: Path,
     shots: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def export(
-    generator: str,
+    generator: str | dict[str, Any],
     out: Path,
     labels: str | None = None,
     samples: int = 4,
@@ -46,7 +46,7 @@ def export(
     """Write generator samples as pictures to paint over, with a palette and instructions.
 
     Args:
-        generator: file of any family, or a preset.
+        generator: preset, file of any family, or class.
         out: folder to write; it must be new or empty.
         labels: name of a label set that comes with sisug, or a JSON file: {"sky": "#87ceeb", "house": "#c8503c"}.
             Left out, the label set that is named like the generator's preset.
@@ -67,13 +67,14 @@ def export(
     check_new_folder(out)
     check_range(samples=samples, above=0)
     check_range(seed=seed, truncation=truncation)
-    if labels is None and generator not in LABEL_SETS:
+    named = generator if isinstance(generator, str) else ""
+    if labels is None and named not in LABEL_SETS:
         raise ConfigError(
             f"no label set is given for {generator}",
             f"only the presets {', '.join(LABEL_SETS)} have one of their own",
             'add --labels FILE, a JSON file of classes and colours: {"sky": "#87ceeb", "house": "#c8503c"}',
         )
-    label_set = read_label_set(generator if labels is None else labels)
+    label_set = read_label_set(named if labels is None else labels)
     backbone = load_generator(generator)
     checked_scale(backbone.resolution, scale)
     if pick == "seed":
