@@ -87,8 +87,9 @@ class MobileStyleGANBackbone(GeneratorBackbone):
         with torch.autocast(ws.device.type, enabled=False):
             ws = ws.float()
             x = self.network.begin(ws[:, 0])
-            for size in self._sizes(up_to=self.split):
-                x = self.network.grow(x, ws, size)
+            for size in self.network.sizes[1:]:
+                if size <= self.split:
+                    x = self.network.grow(x, ws, size)
         return Features(x, x.new_zeros(len(x), 3, *x.shape[2:]))
 
     def render(
@@ -96,16 +97,17 @@ class MobileStyleGANBackbone(GeneratorBackbone):
     ) -> Float[Tensor, "batch 3 height width"]:
         with torch.autocast(ws.device.type, enabled=False):
             x, ws = features.map.to(DTYPES[self.precision]), ws.float()
-            for size in self._sizes(above=self.split):
-                x = self.network.grow(x, ws, size)
-            return self.network.colors(x, ws[:, -1]).float()
+            for size in self.network.sizes[1:-1]:
+                if size > self.split:
+                    x = self.network.grow(x, ws, size)
+            return self.network.finish(x, ws)
 
     def layers(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Features of every resolution, coarse to fine, in float32: what few-shot segmenters read."""
         with torch.autocast(ws.device.type, enabled=False):
             ws = ws.float()
             maps = [self.network.begin(ws[:, 0])]
-            for size in self._sizes():
+            for size in self.network.sizes[1:]:
                 maps.append(self.network.grow(maps[-1], ws, size))
         return maps
 
@@ -114,11 +116,7 @@ class MobileStyleGANBackbone(GeneratorBackbone):
     ) -> tuple[list[Float[Tensor, "batch _ _ _"]], Float[Tensor, "batch 3 height width"]]:
         maps = self.layers(ws)
         with torch.autocast(ws.device.type, enabled=False):
-            return maps, self.network.colors(maps[-1], ws[:, -1].float()).clamp(-1, 1)
-
-    def _sizes(self, above: int = 0, up_to: int | None = None) -> tuple[int, ...]:
-        """Resolutions of blocks."""
-        return tuple(s for s in self.network.sizes[1:] if s > above and (up_to is None or s <= up_to))
+            return maps, self.network.color(maps[-1], ws.float()).clamp(-1, 1)
 
 
 def load_backbone(path: Path, split: int | None, precision: Precision) -> MobileStyleGANBackbone:

@@ -7,7 +7,8 @@ drops it and the published weights have it folded in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,24 @@ CONSTANT_SIZE = 4
 
 STYLES_PER_BLOCK = 3
 """One of the wavelet, two of the convolutions."""
+
+STRIP = 2 << 20
+"""Bytes of a block's features that are computed together on a CPU; a few times as many are in use at once."""
+
+SMALLEST_STRIP = 8
+"""Rows; two more are computed at each side."""
+
+
+class Rows(NamedTuple):
+    """A range of rows of an image or of features.
+
+    Args:
+        top: the first one.
+        bottom: the one after the last.
+    """
+
+    top: int
+    bottom: int
 
 
 class MappingNetwork(nn.Module):
@@ -64,9 +83,8 @@ class StyledConv(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel size size"], w: Float[Tensor, "batch w_dim"]
     ) -> Float[Tensor, "batch channel size size"]:
-        x = x * self.style(w).to(x.dtype)[:, :, None, None]
-        x = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=1)
-        return F.leaky_relu(x + self.noise.to(x.dtype), LEAKY_SLOPE)
+        x = F.conv2d(x * self.style(w)[:, :, None, None], self.weight, self.bias, padding=1)
+        return F.leaky_relu_(x.add_(self.noise), LEAKY_SLOPE)
 
 
 class SeparableConv(nn.Module):
@@ -90,12 +108,30 @@ class SeparableConv(nn.Module):
         self.register_buffer("noise", torch.empty(1, 1, size, size))
 
     def forward(
-        self, x: Float[Tensor, "batch in height width"], w: Float[Tensor, "batch w_dim"]
-    ) -> Float[Tensor, "batch out height width"]:
-        x = x * self.style(w).to(x.dtype)[:, :, None, None]
-        x = F.conv2d(x, self.depthwise.to(x.dtype), padding=1, groups=x.shape[1])
-        x = F.conv2d(x, self.pointwise.to(x.dtype), self.bias.to(x.dtype))
-        return F.leaky_relu(x + self.noise.to(x.dtype), LEAKY_SLOPE)
+        self, x: Float[Tensor, "batch in height width"], style: Float[Tensor, "batch in"], rows: Rows
+    ) -> tuple[Float[Tensor, "batch out height2 width"], Rows]:
+        """Features of all rows that the given ones suffice for.
+
+        Args:
+            x: features of some rows.
+            style: what their channels are multiplied with.
+            rows: which ones they are.
+
+        Returns:
+            New features, and which rows they are.
+        """
+        depthwise = self.depthwise.to(x.dtype)
+        if len(x) == 1:  # a style is part of the few weights then, and costs nothing
+            depthwise = depthwise * style.to(x.dtype)[0, :, None, None, None]
+        else:
+            x = x * style.to(x.dtype)[:, :, None, None]
+        x = F.conv2d(x, depthwise, padding=1, groups=x.shape[1])
+        # At the edges of the image the padding is the right neighbor, elsewhere it stands for rows that are not here.
+        inner = Rows(rows.top + (rows.top > 0), rows.bottom - (rows.bottom < self.noise.shape[2]))
+        x = x[:, :, inner.top - rows.top : inner.bottom - rows.top].permute(0, 2, 3, 1)
+        x = F.linear(x, self.pointwise.flatten(1).to(x.dtype), self.bias.to(x.dtype)).permute(0, 3, 1, 2)
+        x = x.add_(self.noise[:, :, inner.top : inner.bottom].to(x.dtype))
+        return F.leaky_relu_(x, LEAKY_SLOPE), inner
 
 
 def inverse_wavelet(
@@ -106,11 +142,11 @@ def inverse_wavelet(
     Args:
         x: four bands one after another: means, vertical, horizontal and diagonal details.
     """
-    mean, vertical, horizontal, diagonal = x.chunk(4, dim=1)
+    mean, vertical, horizontal, diagonal = x.permute(0, 2, 3, 1).chunk(4, dim=3)
     upper, lower = mean + vertical, mean - vertical
     upper_change, lower_change = horizontal + diagonal, horizontal - diagonal
-    corners = (upper + upper_change, upper - upper_change, lower + lower_change, lower - lower_change)
-    return F.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2), 2)
+    rows = [torch.stack((a + b, a - b), dim=3) for a, b in ((upper, upper_change), (lower, lower_change))]
+    return torch.stack(rows, dim=2).flatten(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
@@ -125,15 +161,35 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, size: int) -> None:
         super().__init__()
+        self.size = size
         self.style = nn.Linear(w_dim, in_channels)
         self.conv1 = SeparableConv(in_channels // 4, out_channels, w_dim, size)
         self.conv2 = SeparableConv(out_channels, out_channels, w_dim, size)
 
+    def styles(self, ws: Float[Tensor, "batch 3 w_dim"]) -> list[Float[Tensor, "batch _"]]:
+        """What the channels are multiplied with, in front of the wavelet and of each convolution."""
+        return [self.style(ws[:, 0]), self.conv1.style(ws[:, 1]), self.conv2.style(ws[:, 2])]
+
     def forward(
-        self, x: Float[Tensor, "batch in half_height half_width"], ws: Float[Tensor, "batch 3 w_dim"]
+        self,
+        x: Float[Tensor, "batch in half_height half_width"],
+        styles: Sequence[Float[Tensor, "batch _"]],
+        rows: Rows | None = None,
     ) -> Float[Tensor, "batch out height width"]:
-        x = inverse_wavelet(x * self.style(ws[:, 0]).to(x.dtype)[:, :, None, None])
-        return self.conv2(self.conv1(x, ws[:, 1]), ws[:, 2])
+        """Features of this block.
+
+        Args:
+            x: features of the block before, all rows.
+            styles: those of `styles`.
+            rows: the rows that are asked for, an even number from an even one on; None for all.
+        """
+        rows = rows or Rows(0, self.size)
+        taken = Rows(max(rows.top - 2, 0), min(rows.bottom + 2, self.size))  # a neighbor for each convolution
+        x = x[:, :, taken.top // 2 : taken.bottom // 2] * styles[0].to(x.dtype)[:, :, None, None]
+        x, taken = self.conv1(inverse_wavelet(x), styles[1], taken)
+        x, taken = self.conv2(x, styles[2], taken)
+        assert taken == rows
+        return x
 
 
 class Colors(nn.Module):
@@ -151,14 +207,28 @@ class Colors(nn.Module):
         self.bias = nn.Parameter(torch.empty(12))
 
     def forward(
-        self, x: Float[Tensor, "batch channel half_height half_width"], w: Float[Tensor, "batch w_dim"]
+        self, x: Float[Tensor, "batch channel half_height half_width"], style: Float[Tensor, "batch channel"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        x = x * self.style(w).to(x.dtype)[:, :, None, None]
-        return inverse_wavelet(F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype)))
+        """Rows of an image from the same rows of its features.
+
+        Args:
+            x: features.
+            style: what their channels are multiplied with.
+        """
+        # Nothing stands between weights and wavelet, so the few weights are transformed in place of the image.
+        bands = torch.cat([self.weight.flatten(1), self.bias[:, None]], dim=1)
+        corners = inverse_wavelet(bands[None, :, :, None]).unflatten(2, (-1, 2))  # 1, color, input, row, column
+        corners = corners.permute(0, 1, 3, 4, 2).reshape(12, -1).to(x.dtype)
+        weight, bias = corners[:, :-1] * style.to(x.dtype)[:, None], corners[:, -1:]
+        image = torch.baddbmm(bias, weight, x.flatten(2)).view(len(x), 3, 2, 2, *x.shape[2:])
+        return image.permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3, 4)
 
 
 class MobileStyleGAN(nn.Module):
     """The whole generator; its weights are those of a file, there is no initialization to train from.
+
+    On a CPU, where no gradients are asked for, large features are made in strips that stay in its caches; the rows
+    where strips meet are computed twice.
 
     Args:
         z_dim: size of z.
@@ -195,13 +265,81 @@ class MobileStyleGAN(nn.Module):
     def grow(
         self, x: Float[Tensor, "batch channel height width"], ws: Float[Tensor, "batch num_ws w_dim"], size: int
     ) -> Float[Tensor, "batch channel2 height2 width2"]:
-        """Features at `size` pixels from those at half of it."""
-        i = self.first_style(size)
-        return self.blocks[self.sizes.index(size) - 1](x, ws[:, i : i + STYLES_PER_BLOCK])
+        """Features at `size` pixels from those at half of it.
+
+        Args:
+            x: features; their type is that of the computation.
+            ws: all styles.
+            size: height and width that go out.
+        """
+        block, styles = self._block(ws, size)
+        strips = strips_of(x, self.channels[size], size)
+        if strips is None:
+            return block(x, styles)
+        out = x.new_empty(len(x), size, size, self.channels[size]).permute(0, 3, 1, 2)
+        for samples, rows in strips:
+            out[samples, :, rows.top : rows.bottom] = block(x[samples], [style[samples] for style in styles], rows)
+        return out
+
+    def color(
+        self, x: Float[Tensor, "batch channel half_height half_width"], ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Images from features at half of their size."""
+        return self.colors(x, self.colors.style(ws[:, -1]))
+
+    def finish(
+        self, x: Float[Tensor, "batch channel height width"], ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> Float[Tensor, "batch 3 height4 width4"]:
+        """Images, in float32, from features at a quarter of their size: the last block and its colors.
+
+        Args:
+            x: features; their type is that of the computation.
+            ws: all styles.
+        """
+        size = self.sizes[-1]
+        block, styles = self._block(ws, size)
+        colors = self.colors.style(ws[:, -1])
+        strips = strips_of(x, self.channels[size], size)
+        if strips is None:
+            return self.colors(block(x, styles), colors).float()
+        out = ws.new_empty(len(x), 3, self.resolution, self.resolution)
+        for samples, rows in strips:
+            features = block(x[samples], [style[samples] for style in styles], rows)
+            out[samples, :, 2 * rows.top : 2 * rows.bottom] = self.colors(features, colors[samples])
+        return out
 
     def forward(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch 3 height width"]:
         """Styles to images in [-1, 1] (with some overshoot)."""
         x = self.begin(ws[:, 0])
-        for size in self.sizes[1:]:
+        for size in self.sizes[1:-1]:
             x = self.grow(x, ws, size)
-        return self.colors(x, ws[:, -1])
+        return self.finish(x, ws)
+
+    def _block(
+        self, ws: Float[Tensor, "batch num_ws w_dim"], size: int
+    ) -> tuple[Block, list[Float[Tensor, "batch _"]]]:
+        block, i = self.blocks[self.sizes.index(size) - 1], self.first_style(size)
+        assert isinstance(block, Block)
+        return block, block.styles(ws[:, i : i + STYLES_PER_BLOCK])
+
+
+def strips_of(x: Tensor, channels: int, size: int) -> list[tuple[slice, Rows]] | None:
+    """How a block's work is cut so that its features stay in a CPU's caches: which samples, and which rows of them.
+
+    Args:
+        x: what the block takes.
+        channels: that it gives.
+        size: height and width that it gives.
+
+    Returns:
+        None where everything is to be done at once: on a GPU, and where gradients may be asked for.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return None
+    row = size * channels * x.element_size()
+    if size * row <= STRIP:
+        together = STRIP // (size * row)
+        return [(slice(i, i + together), Rows(0, size)) for i in range(0, len(x), together)]
+    height = max(STRIP // row // 2 * 2, SMALLEST_STRIP)
+    tops = range(0, size, height)
+    return [(slice(i, i + 1), Rows(top, min(top + height, size))) for i in range(len(x)) for top in tops]
