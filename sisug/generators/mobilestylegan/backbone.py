@@ -45,7 +45,7 @@ class MobileStyleGANBackbone(GeneratorBackbone):
         precision: Precision = "fp32",
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.to(memory_format=torch.channels_last)
         self.precision: Precision = precision
         self.resolution = network.resolution
         self.z_dim, self.w_dim, self.num_ws = network.z_dim, network.w_dim, network.num_ws

@@ -128,10 +128,25 @@ class SeparableConv(nn.Module):
         x = F.conv2d(x, depthwise, padding=1, groups=x.shape[1])
         # At the edges of the image the padding is the right neighbor, elsewhere it stands for rows that are not here.
         inner = Rows(rows.top + (rows.top > 0), rows.bottom - (rows.bottom < self.noise.shape[2]))
-        x = x[:, :, inner.top - rows.top : inner.bottom - rows.top].permute(0, 2, 3, 1)
-        x = F.linear(x, self.pointwise.flatten(1).to(x.dtype), self.bias.to(x.dtype)).permute(0, 3, 1, 2)
+        x = x[:, :, inner.top - rows.top : inner.bottom - rows.top]
+        x = pointwise_conv(x, self.pointwise.to(x.dtype), self.bias.to(x.dtype))
         x = x.add_(self.noise[:, :, inner.top : inner.bottom].to(x.dtype))
         return F.leaky_relu_(x, LEAKY_SLOPE), inner
+
+
+def pointwise_conv(
+    x: Float[Tensor, "batch in height width"], weight: Float[Tensor, "out in 1 1"], bias: Float[Tensor, " out"]
+) -> Float[Tensor, "batch out height width"]:
+    """A convolution of one cell.
+
+    Args:
+        x: features.
+        weight: of each output.
+        bias: of each output.
+    """
+    # A dilation means nothing to one cell. But with it PyTorch calls oneDNN on a CPU, where otherwise it often calls
+    # MKL, which takes twice the time on processors that are not Intel's.
+    return F.conv2d(x, weight, bias, dilation=2 if x.device.type == "cpu" else 1)
 
 
 def inverse_wavelet(
@@ -209,7 +224,7 @@ class Colors(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel half_height half_width"], style: Float[Tensor, "batch channel"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Rows of an image from the same rows of its features.
+        """Rows of an image, in float32, from the same rows of its features.
 
         Args:
             x: features.
@@ -217,11 +232,15 @@ class Colors(nn.Module):
         """
         # Nothing stands between weights and wavelet, so the few weights are transformed in place of the image.
         bands = torch.cat([self.weight.flatten(1), self.bias[:, None]], dim=1)
-        corners = inverse_wavelet(bands[None, :, :, None]).unflatten(2, (-1, 2))  # 1, color, input, row, column
-        corners = corners.permute(0, 1, 3, 4, 2).reshape(12, -1).to(x.dtype)
-        weight, bias = corners[:, :-1] * style.to(x.dtype)[:, None], corners[:, -1:]
-        image = torch.baddbmm(bias, weight, x.flatten(2)).view(len(x), 3, 2, 2, *x.shape[2:])
-        return image.permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3, 4)
+        corners = inverse_wavelet(bands[None, :, :, None])[0].unflatten(1, (-1, 2))  # color, input, row, column
+        corners = corners.permute(2, 3, 0, 1).reshape(12, -1, 1, 1).to(x.dtype)
+        weight, bias = corners[:, :-1], corners[:, -1].flatten()
+        if len(x) == 1:
+            weight = weight * style.to(x.dtype)[0, :, None, None]
+        else:
+            x = x * style.to(x.dtype)[:, :, None, None]
+        image = pointwise_conv(x, weight, bias).float().permute(0, 2, 3, 1).unflatten(3, (2, 2, 3))
+        return image.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class MobileStyleGAN(nn.Module):
@@ -301,8 +320,8 @@ class MobileStyleGAN(nn.Module):
         colors = self.colors.style(ws[:, -1])
         strips = strips_of(x, self.channels[size], size)
         if strips is None:
-            return self.colors(block(x, styles), colors).float()
-        out = ws.new_empty(len(x), 3, self.resolution, self.resolution)
+            return self.colors(block(x, styles), colors)
+        out = ws.new_empty(len(x), self.resolution, self.resolution, 3).permute(0, 3, 1, 2)
         for samples, rows in strips:
             features = block(x[samples], [style[samples] for style in styles], rows)
             out[samples, :, 2 * rows.top : 2 * rows.bottom] = self.colors(features, colors[samples])
