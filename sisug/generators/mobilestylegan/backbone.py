@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sisug.errors import ConfigError
-from sisug.generators.backbone import Features, GeneratorBackbone, Precision, default_split
+from sisug.generators.backbone import Features, GeneratorBackbone, Precision
 from sisug.generators.mobilestylegan.native import read_native
 from sisug.generators.mobilestylegan.network import MobileStyleGAN
 
@@ -22,7 +22,7 @@ class MobileStyleGANBackbone(GeneratorBackbone):
     Args:
         network: with trained weights.
         mean_style: of many samples, towards which truncation pulls.
-        split: resolution at which it is cut; None takes half the image's resolution, 64 px at most.
+        split: resolution at which it is cut, pixels; None takes the finest one, 64 px at most.
         fingerprint: SHA-256 of the weights; None computes it when it is first asked for.
         source: file or preset that the weights came from.
         precision: type in which G2 computes: "fp32"; "bf16"; or "fp16". Styles, features at the split and images are
@@ -49,12 +49,12 @@ class MobileStyleGANBackbone(GeneratorBackbone):
         self.precision: Precision = precision
         self.resolution = network.resolution
         self.z_dim, self.w_dim, self.num_ws = network.z_dim, network.w_dim, network.num_ws
-        self.split = default_split(self.resolution) if split is None else split
+        self.split = default_cut(network) if split is None else split
         if self.split not in self.splits():
             raise ConfigError(
                 f"split {self.split}",
-                f"the generator {source or ''} ({self.resolution} px) has features of {self.splits()} px",
-                f"choose one of them, or leave the split out for {default_split(self.resolution)}",
+                f"the generator {source or 'MobileStyleGAN'} ({self.resolution} px) has features of {self.splits()} px",
+                f"choose one of them, or leave the split out for {default_cut(network)}",
             )
         self.feature_channels = network.channels[self.split]
         self.register_buffer("mean_style", mean_style)
@@ -141,3 +141,8 @@ def cuts(network: MobileStyleGAN) -> tuple[int, ...]:
     Above that, no features are kept as a whole: the last block and its colors are drawn in strips.
     """
     return tuple(size for size in network.sizes[1:] if 4 * size <= network.resolution)
+
+
+def default_cut(network: MobileStyleGAN) -> int:
+    """The finest of `cuts`, 64 px at most: the paper's masks measure 64 px."""
+    return min(64, cuts(network)[-1])

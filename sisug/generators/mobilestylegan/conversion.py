@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ FOLDER = "random_face/data"
 LARGEST_MEMBER = 64 << 20
 """Bytes that a file in the wheel may unpack to; the largest has 32 MB."""
 
-UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError)
 """What zipfile raises for archives that are damaged, encrypted or packed in other ways."""
 
 

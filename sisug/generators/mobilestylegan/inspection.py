@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sisug.generators.backbone import default_split
-from sisug.generators.mobilestylegan.backbone import cuts
+from sisug.generators.mobilestylegan.backbone import cuts, default_cut
 from sisug.generators.mobilestylegan.network import MobileStyleGAN
 from sisug.generators.native import read_sidecar
 
@@ -29,7 +28,7 @@ def described(path: Path, network: MobileStyleGAN, fingerprint: str) -> list[str
         f"{network.num_ws} styles an image",
         "classes": "none (unconditional)",
         "discriminator": "none in this file",
-        "splits": f"{', '.join(map(str, cuts(network)))} px; default {default_split(network.resolution)}",
+        "splits": f"{', '.join(map(str, cuts(network)))} px; default {default_cut(network)}",
         "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
         "fingerprint": fingerprint,
         "licence": str(sidecar.get("terms", "that of its source")),

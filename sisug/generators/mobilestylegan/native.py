@@ -66,7 +66,9 @@ def write_native(path: Path, weights: Mapping[str, Tensor], **description: Any) 
         "channels": {str(size): channels for size, channels in network.channels.items()},
         "mean_style": f"of {MEAN_SAMPLES:,} latents of seed {SEED}; the fingerprint is of all other tensors",
     } | description
-    content = save({**weights, MEAN: mean_style(network)}, {"format": FORMAT, "fingerprint": mark})
+    mean = mean_style(network)
+    metadata = {"format": FORMAT, "fingerprint": mark, MEAN: fingerprint({MEAN: mean})}
+    content = save({**weights, MEAN: mean}, metadata)
     with atomic_write(path.with_suffix(".json")) as file:
         file.write((json.dumps(sidecar, indent=1) + "\n").encode())
     with atomic_write(path) as file:  # last, since it is the one that is looked for
@@ -100,7 +102,8 @@ def read_native(path: Path) -> tuple[MobileStyleGAN, Tensor, str]:
     if mean.shape != (network.w_dim,) or not finite(mean):
         raise CheckpointError(f"{path} cannot be used", f"it has no {MEAN} of {network.w_dim} numbers", REMEDY)
     mark = fingerprint(weights)
-    if metadata.get("fingerprint") != mark:
+    found = {"fingerprint": mark, MEAN: fingerprint({MEAN: mean})}
+    if any(metadata.get(name, value) != value for name, value in found.items()):
         raise CheckpointError(f"{path} is damaged", "its weights are not those that its header names", REMEDY)
     return network, mean, mark
 
