@@ -86,7 +86,7 @@ def test_contract(file: Path) -> None:
         loaded(file, 32)
 
 
-@pytest.mark.parametrize("strip", [2 << 20, 1 << 12, 1])
+@pytest.mark.parametrize("strip", [4 << 20, 1 << 12, 1])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_every_split_gives_the_unsplit_image_to_the_bit(
     file: Path, strip: int, gradients: bool, monkeypatch: pytest.MonkeyPatch
@@ -101,7 +101,7 @@ def test_every_split_gives_the_unsplit_image_to_the_bit(
             assert torch.equal(backbone.render(backbone.features(ws), ws), images)
 
 
-@pytest.mark.parametrize("strip", [2 << 20, 1 << 13, 1 << 12, 1 << 11, 1])
+@pytest.mark.parametrize("strip", [4 << 20, 1 << 13, 1 << 12, 1 << 11, 1])
 @pytest.mark.parametrize("count", [1, 3])
 def test_strips_give_what_the_whole_gives(file: Path, strip: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = loaded(file)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from generators.loading_process import LoadingProcess
 from generators.openvino_files import (
     FOLDER,
@@ -272,16 +271,11 @@ def test_a_wheel_by_path_is_converted_once(tmp_path: Path, cache: Path, monkeypa
         load_generator(file, label=1)
 
 
-def convert_in_a_process(wheel: Path, target: Path) -> None:
-    torch.set_num_threads(1)
-    converted(wheel, target)
-
-
 @pytest.mark.slow
 def test_two_processes_may_convert_at_once(tmp_path: Path) -> None:
     wheel, target = write_wheel(tmp_path / "small.whl"), tmp_path / "new" / "small.safetensors"
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=convert_in_a_process, args=(wheel, target)) for _ in range(2)]
+    processes = [context.Process(target=converted, args=(wheel, target)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

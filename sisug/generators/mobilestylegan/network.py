@@ -23,7 +23,7 @@ CONSTANT_SIZE = 4
 STYLES_PER_BLOCK = 3
 """One of the wavelet, two of the convolutions."""
 
-STRIP = 2 << 20
+STRIP = 4 << 20
 """Bytes of a block's features that are computed together on a CPU; a few times as many are in use at once."""
 
 SMALLEST_STRIP = 8
@@ -232,15 +232,16 @@ class Colors(nn.Module):
         """
         # Nothing stands between weights and wavelet, so the few weights are transformed in place of the image.
         bands = torch.cat([self.weight.flatten(1), self.bias[:, None]], dim=1)
-        corners = inverse_wavelet(bands[None, :, :, None])[0].unflatten(1, (-1, 2))  # color, input, row, column
+        corners = inverse_wavelet(bands[None, :, :, None]).reshape(3, -1, 2, 2)  # color, input, row, column
         corners = corners.permute(2, 3, 0, 1).reshape(12, -1, 1, 1).to(x.dtype)
         weight, bias = corners[:, :-1], corners[:, -1].flatten()
         if len(x) == 1:
             weight = weight * style.to(x.dtype)[0, :, None, None]
         else:
             x = x * style.to(x.dtype)[:, :, None, None]
-        image = pointwise_conv(x, weight, bias).float().permute(0, 2, 3, 1).unflatten(3, (2, 2, 3))
-        return image.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        batch, _, height, width = x.shape
+        image = pointwise_conv(x, weight, bias).float().permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, 3)
+        return image.transpose(2, 3).reshape(batch, 2 * height, 2 * width, 3).permute(0, 3, 1, 2)
 
 
 class MobileStyleGAN(nn.Module):
