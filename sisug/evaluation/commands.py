@@ -27,9 +27,13 @@ PROTOCOLS = {
 """Name on the command line to class."""
 
 
+Setting = int | float | bool | list[Any] | dict[str, Any] | str | None
+"""A value of plain data. (Of the type Any, jsonargparse would build whatever class_path names.)"""
+
+
 def evaluate(
     protocol: str | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Setting] | None = None,
     out: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
