@@ -239,7 +239,7 @@ def _check_styles(backbone: GeneratorBackbone, z: Tensor, ws: Tensor) -> None:
     fits = 0 <= first < backbone.num_ws
     _need(fits, f"first_style({backbone.split}) is {first}", f"it is an index among the {backbone.num_ws} styles")
     other = backbone.map(z.flip(0))
-    coarse = backbone.first_style(min(backbone.splits()))
+    coarse = backbone.first_style(backbone.layers(ws)[0].shape[-1])
     _need(coarse == 0, f"the first style of the coarsest layer is {coarse}", "all styles from 0 on act somewhere")
     fine = torch.cat([ws[:, :-1], other[:, -1:]], dim=1)
     changes = not torch.equal(backbone.images(fine), backbone.images(ws))

@@ -18,6 +18,7 @@ from sisug.generators.mobilestylegan import MobileStyleGANBackbone
 from sisug.generators.mobilestylegan.conversion import converted
 from sisug.generators.mobilestylegan.published import band_order
 from sisug.generators.preset import preset
+from sisug.testing import check_backbone
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def test_layers_are_those_of_the_graph_with_channels_in_the_order_of_bands(file:
 
 def test_contract(file: Path) -> None:
     backbone = loaded(file)
+    check_backbone(backbone)
     assert (backbone.resolution, backbone.num_ws, backbone.z_dim, backbone.w_dim) == (64, 11, WIDTH, WIDTH)
     assert backbone.splits() == (8, 16)
     assert backbone.channels == CHANNELS | {64: 2}
@@ -141,7 +143,7 @@ def test_styles_above_the_split_leave_its_features(file: Path) -> None:
 def test_lower_precision_acts_above_the_split_alone(file: Path, precision: str, bound: float, autocast: bool) -> None:
     exact, lower = loaded(file, 8), loaded(file, 8, precision)
     ws = exact.map(latents())
-    expected, images = exact.render(exact.features(ws), ws), exact.render(exact.features(ws), ws)
+    expected = exact.render(exact.features(ws), ws)
     with torch.autocast("cpu", enabled=autocast):
         assert torch.equal(lower.features(ws).map, exact.features(ws).map)
         images = lower.render(lower.features(ws), ws)
