@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxtyping import Float
@@ -77,6 +78,45 @@ class GeneratorBackbone(nn.Module, ABC):
         """G2: features to images in [-1, 1] (a generator may overshoot); `render(features(ws), ws)` equals `G(ws)` to
         the bit.
         """
+
+    def features_at(self, ws: Float[Tensor, "batch num_ws w_dim"], resolutions: Sequence[int]) -> list[Features]:
+        """Features at several resolutions up to the split, each as `features` gives them where the split is there.
+
+        Args:
+            ws: styles of the samples.
+            resolutions: increasing, some of `splits`, pixels.
+
+        Raises:
+            ConfigError: this generator gives features at its split only.
+        """
+        if list(resolutions) != [self.split]:
+            raise self._only_split()
+        return [self.features(ws)]
+
+    def advance(self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"], resolution: int) -> Features:
+        """Carry features on to a finer resolution, up to the split, through the generator's own layers.
+
+        `advance(features_at(ws, [r])[0], ws, split)` equals `features(ws)`. Gradients pass, and the type of the features
+        is that of the computation, unless autocast chooses another.
+
+        Args:
+            features: at one of `splits`.
+            ws: styles of the samples.
+            resolution: where to stop, one of `splits`, pixels.
+
+        Raises:
+            ConfigError: this generator gives features at its split only.
+        """
+        if features.map.shape[2] != resolution:
+            raise self._only_split()
+        return features
+
+    def _only_split(self) -> ConfigError:
+        return ConfigError(
+            f"the generator {self.source or type(self).__name__} with features of several resolutions",
+            "its class gives features at the split only",
+            "write `features_at` and `advance` for it, or train a rearranger that acts at the split (network: attention)",
+        )
 
     def images(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch 3 height width"]:
         """Unmodified images of styles, in float32, clamped to [-1, 1]."""

@@ -95,21 +95,38 @@ class StyleGAN2Backbone(GeneratorBackbone):
         return styles
 
     def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
+        return self.features_at(ws, [self.split])[0]
+
+    def features_at(self, ws: Float[Tensor, "batch num_ws w_dim"], resolutions: Sequence[int]) -> list[Features]:
         synthesis = self.generator.synthesis
         with torch.autocast(ws.device.type, enabled=False):
             ws = ws.float()
-            x: Tensor | None = None
-            rgb: Tensor | None = None
-            for resolution in synthesis.resolutions:
-                block, i = synthesis.block(resolution), synthesis.first_ws(resolution)
+            first = synthesis.resolutions[0]
+            x: Tensor = synthesis.block(first).convolve(None, ws[:, : synthesis.block(first).num_convs], "const")
+            features = Features(x, x.new_zeros(x.shape[0], synthesis.img_channels, *x.shape[2:]))
+            found: list[Features] = []
+            for resolution in resolutions:
+                features = self.advance(features, ws, resolution)
+                found.append(features)
+        return found
+
+    def advance(self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"], resolution: int) -> Features:
+        synthesis = self.generator.synthesis
+        x, rgb = features
+        for size in synthesis.resolutions:
+            if x.shape[2] < size <= resolution:
+                # Only the sum of all colors at the end shows; where the last block alone gives them, there is no sum.
+                if synthesis.architecture == "skip":
+                    before = synthesis.block(size // 2)
+                    style = ws[:, synthesis.first_ws(size // 2) + before.num_convs]
+                    # 4 px is the first block: there is no sum that its colors could be added to.
+                    rgb = before.colour(x, style, None if size // 2 == synthesis.resolutions[0] else rgb)
+                    rgb = synthesis.block(size).upsample_rgb(rgb)
+                else:
+                    rgb = x.new_zeros(x.shape[0], synthesis.img_channels, size, size)
+                block, i = synthesis.block(size), synthesis.first_ws(size)
                 x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
-                if rgb is not None:
-                    rgb = block.upsample_rgb(rgb)
-                if resolution == self.split:
-                    break
-                rgb = block.colour(x, ws[:, i + block.num_convs], rgb)
-        assert x is not None
-        return Features(x, x.new_zeros(x.shape[0], synthesis.img_channels, *x.shape[2:]) if rgb is None else rgb)
+        return Features(x, rgb)
 
     def layers(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Features after every convolution, two at each resolution above 4 px, the second with the residual path where

@@ -1,5 +1,7 @@
 from .grids import RearrangementGrid as RearrangementGrid
 from .module import RearrangerModule as RearrangerModule
+from .multiscale import MultiscaleRearranger as MultiscaleRearranger
+from .multiscale_module import MultiscaleRearrangerModule as MultiscaleRearrangerModule
 from .network import Rearranger as Rearranger
 from .result import Rearrangement as Rearrangement
 from .trained import TrainedRearranger as TrainedRearranger

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from PIL import Image
 
 from sisug.common.image_grid import GridRow, make_grid
 from sisug.proxies.palette import colour_proxy_masks
-from sisug.rearranger.module import RearrangerModule
+from sisug.rearranger.base_module import StageOneModule
 from sisug.rearranger.result import Rearrangement
 from sisug.training.grid_logging import FirstBatchGrid
+
+LARGEST = 256
+"""Height and width of an image in the picture, pixels, at most."""
 
 LABELS = ("source", "target mask", "target", "result", "self")
 
@@ -27,18 +31,16 @@ class RearrangementGrid(FirstBatchGrid):
     name = "rearranged"
 
     def picture(self, module: LightningModule, outputs: Rearrangement) -> Image.Image | None:
-        if not isinstance(module, RearrangerModule):
+        if not isinstance(module, StageOneModule):
             return None
         return make_grid(grid_rows(outputs, module.codebook.clusters, self.columns), LABELS)
 
 
 def grid_rows(done: Rearrangement, clusters: int, columns: int) -> list[GridRow]:
     """Rows of the picture, in the order of LABELS."""
-    size = done.source.shape[2]
-    return [
-        done.source[:columns],
-        colour_proxy_masks(done.target_mask[:columns], clusters, size),
-        done.target[:columns],
-        done.result[:columns],
-        done.reconstruction[:columns],
-    ]
+    size = min(done.source.shape[2], LARGEST)
+    images = (done.source, done.target, done.result, done.reconstruction)
+    source, target, result, reconstruction = (
+        F.interpolate(image[:columns], size=(size, size), mode="bilinear", antialias=True) for image in images
+    )
+    return [source, colour_proxy_masks(done.target_mask[:columns], clusters, size), target, result, reconstruction]

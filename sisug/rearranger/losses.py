@@ -111,3 +111,34 @@ def style_loss(
     weight = torch.minimum(result_share, source_share)
     difference = (result_means - source_means).abs().mean(dim=2)
     return (weight * difference).sum() / weight.sum().clamp_min(1e-6)
+
+
+def stage_style_loss(
+    result: Float[Tensor, "batch channel size size"],
+    result_mask: Int64[Tensor, "batch mask_size mask_size"],
+    source: Float[Tensor, "batch channel size size"],
+    source_mask: Int64[Tensor, "batch mask_size mask_size"],
+    clusters: int,
+) -> Float[Tensor, ""]:
+    """`style_loss` on features that are coarser than the masks: a position belongs to the clusters below it in parts.
+
+    Args:
+        result: rearranged features, comparable between channels.
+        result_mask: layout of the result (the target mask).
+        source: the same of the source.
+        source_mask: layout of the source.
+        clusters: number of clusters of the masks.
+    """
+
+    def means(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        members = F.one_hot(mask, clusters).permute(0, 3, 1, 2).to(x.dtype)
+        members = F.avg_pool2d(members, mask.shape[2] // x.shape[2]).flatten(2)  # batch, cluster, position
+        counts = members.sum(dim=2)
+        sums = torch.einsum("bkn,bcn->bkc", members, x.flatten(2))
+        return sums / counts.clamp_min(1.0)[..., None], counts / members.shape[2]
+
+    result_means, result_fraction = means(result, result_mask)
+    source_means, source_fraction = means(source, source_mask)
+    weight = torch.minimum(result_fraction, source_fraction)
+    difference = (result_means - source_means).abs().mean(dim=2)
+    return (weight * difference).sum() / weight.sum().clamp_min(1e-6)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sisug.generators import Features
+from sisug.generators import Features, GeneratorBackbone
 from sisug.nn import Residual, position_code
 from sisug.types import Styles
 
@@ -133,6 +133,7 @@ class Rearranger(nn.Module):
         source_mask: Int64[Tensor, "batch size size"],
         target_mask: LayoutMask,
         ws: Styles,
+        generator: GeneratorBackbone | None = None,
     ) -> Features:
         """Lay features out anew.
 
@@ -142,6 +143,7 @@ class Rearranger(nn.Module):
             target_mask: the layout to take: labels, or weights of the labels in each cell, through which gradients
                 pass to whatever chose them.
             ws: styles of the source; this network reads the style from the features' own statistics instead.
+            generator: not needed by this network.
         """
         normalised, mean, deviation = _normalised(features.map)
         source_code, target_code = self._encoded(source_mask, target_mask)

@@ -49,7 +49,7 @@ class RearrangementPipeline:
     Args:
         generator: frozen.
         codebook: vocabulary of the proxy masks.
-        network: called with features, source mask, target mask and styles of the source; gives features.
+        network: called with features, source mask, target mask, styles of the source and the generator; gives features.
     """
 
     generator: GeneratorBackbone
@@ -72,7 +72,7 @@ class RearrangementPipeline:
             source: the samples, whose content is taken.
             target: the layouts to take, one per sample: cluster numbers, or weights of the clusters in each position.
         """
-        result: Features = self.network(source.features, source.mask, target, source.ws)
+        result: Features = self.network(source.features, source.mask, target, source.ws, self.generator)
         return result
 
     def render(self, features: Features, ws: Styles, *, clamp: bool = True) -> Images:

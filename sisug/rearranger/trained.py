@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sisug.common.network_file import read_network_file, write_network_file
 from sisug.common.state_dicts import differences, listed, part_of
@@ -19,6 +19,7 @@ from sisug.errors import CheckpointError
 from sisug.generators import GeneratorBackbone, GeneratorReference, generator_record
 from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.proxies.codebook import Codebook
+from sisug.rearranger.multiscale import multiscale_rearranger
 from sisug.rearranger.network import Rearranger
 from sisug.rearranger.pipeline import RearrangementPipeline
 
@@ -29,8 +30,14 @@ SHIPPED: Mapping[str, Path] = {"avatars": ASSETS / "avatars-64.safetensors"}
 
 FORMAT = "sisug-rearranger-1"
 
-SETTINGS = ("split", "clusters", "normalisation", "width", "heads", "key_channels", "bands", "refinement", "truncation")
-"""Of the module's arguments those that shape the networks or say which samples they learnt from."""
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("width", "heads", "key_channels", "bands", "refinement"),
+    "multiscale": ("stages", "coarse_below", "widths", "blocks", "context_widths", "key_channels"),
+}
+"""Of a module's arguments those that shape the network, by its kind: attention at the split, or `MultiscaleRearranger`."""
+
+COMMON = ("split", "clusters", "normalisation", "truncation")
+"""Those that shape the codebook or say which samples a network learnt from."""
 
 REMEDY = "give a checkpoint of `make train-rearranger`, a file of `sisug rearranger export`, or the name 'avatars'"
 
@@ -43,13 +50,13 @@ class TrainedRearranger:
         generator: that it lays out.
         codebook: vocabulary of its masks.
         network: the rearranger, with averaged weights.
-        settings: those of ``SETTINGS``.
+        settings: those of ``COMMON``, ``network``, and those of ``SETTINGS`` for this kind of network.
         source: file that it came from.
     """
 
     generator: GeneratorBackbone
     codebook: Codebook
-    network: Rearranger
+    network: nn.Module
     settings: Mapping[str, Any]
     source: str
 
@@ -89,7 +96,7 @@ def assemble(
     """A trained rearranger of its parts.
 
     Args:
-        settings: those of ``SETTINGS``.
+        settings: of ``TrainedRearranger``.
         tensors: ``codebook.*`` and ``rearranger.*``.
         generator: that it was trained with.
         path: file that they came from.
@@ -99,8 +106,12 @@ def assemble(
     """
     try:
         codebook = Codebook(settings["clusters"], generator.feature_channels, settings["normalisation"])
-        shape = {name: settings[name] for name in ("width", "heads", "key_channels", "bands", "refinement")}
-        network = Rearranger(generator.feature_channels, settings["clusters"], generator.split, **shape)
+        shape = {name: settings[name] for name in SETTINGS[settings.get("network", "attention")]}
+        network: nn.Module
+        if "stages" in shape:
+            network = multiscale_rearranger(generator, settings["clusters"], **shape)
+        else:
+            network = Rearranger(generator.feature_channels, settings["clusters"], generator.split, **shape)
     except (KeyError, TypeError, RuntimeError) as error:
         raise _unusable(path, f"its settings make no network: {error}") from error
     for part, name in ((codebook, "codebook."), (network, "rearranger.")):
@@ -145,11 +156,12 @@ def reference(trained: TrainedRearranger) -> dict[str, Any]:
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:
     content = read_checkpoint(path, "the rearranger", REMEDY)
     arguments, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
-    if "generator" not in content or not {"clusters", "width", "refinement"} <= set(arguments):
+    kinds = [kind for kind, names in SETTINGS.items() if {"clusters", *names} <= set(arguments)]
+    if "generator" not in content or not kinds:
         raise _unusable(path, "it is a checkpoint of another stage")
     tensors = {name: value for name, value in state.items() if name.startswith(("codebook.", "rearranger."))}
     return (
-        {name: arguments.get(name) for name in SETTINGS},
+        {"network": kinds[0]} | {name: arguments.get(name) for name in (*COMMON, *SETTINGS[kinds[0]])},
         tensors | averaged(state, "rearranger"),
         content["generator"],
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -84,13 +86,26 @@ class MobileStyleGANBackbone(GeneratorBackbone):
         return w[:, None, :].expand(-1, self.num_ws, -1)
 
     def features(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Features:
+        return self.features_at(ws, [self.split])[0]
+
+    def features_at(self, ws: Float[Tensor, "batch num_ws w_dim"], resolutions: Sequence[int]) -> list[Features]:
         with torch.autocast(ws.device.type, enabled=False):
             ws = ws.float()
             x = self.network.begin(ws[:, 0])
+            features = Features(x, x.new_zeros(len(x), 3, *x.shape[2:]))
+            found: list[Features] = []
+            for resolution in resolutions:
+                features = self.advance(features, ws, resolution)
+                found.append(features)
+        return found
+
+    def advance(self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"], resolution: int) -> Features:
+        x = features.map
+        with torch.autocast(ws.device.type, enabled=False):
             for size in self.network.sizes[1:]:
-                if size <= self.split:
-                    x = self.network.grow(x, ws, size)
-        return Features(x, x.new_zeros(len(x), 3, *x.shape[2:]))
+                if x.shape[2] < size <= resolution:
+                    x = self.network.grow(x, ws.float(), size)
+        return Features(x, features.rgb.new_zeros(len(x), 3, *x.shape[2:]))
 
     def render(
         self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"]
