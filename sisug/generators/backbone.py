@@ -96,8 +96,8 @@ class GeneratorBackbone(nn.Module, ABC):
     def advance(self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"], resolution: int) -> Features:
         """Carry features on to a finer resolution, up to the split, through the generator's own layers.
 
-        `advance(features_at(ws, [r])[0], ws, split)` equals `features(ws)`. Gradients pass, and the type of the features
-        is that of the computation, unless autocast chooses another.
+        `advance(features_at(ws, [r])[0], ws, split)` equals `features(ws)`. Gradients pass; the computation has the
+        type of the features, unless autocast chooses another.
 
         Args:
             features: at one of `splits`.
@@ -115,7 +115,7 @@ class GeneratorBackbone(nn.Module, ABC):
         return ConfigError(
             f"the generator {self.source or type(self).__name__} with features of several resolutions",
             "its class gives features at the split only",
-            "write `features_at` and `advance` for it, or train a rearranger that acts at the split (network: attention)",
+            "write `features_at` and `advance` for it, or train with `RearrangerModule`, which acts at the split",
         )
 
     def images(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch 3 height width"]:

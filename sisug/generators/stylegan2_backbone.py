@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -112,7 +113,8 @@ class StyleGAN2Backbone(GeneratorBackbone):
 
     def advance(self, features: Features, ws: Float[Tensor, "batch num_ws w_dim"], resolution: int) -> Features:
         synthesis = self.generator.synthesis
-        x, rgb = features
+        x: Tensor = features.map
+        rgb: Tensor | None = features.rgb
         for size in synthesis.resolutions:
             if x.shape[2] < size <= resolution:
                 # Only the sum of all colors at the end shows; where the last block alone gives them, there is no sum.
@@ -126,6 +128,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
                     rgb = x.new_zeros(x.shape[0], synthesis.img_channels, size, size)
                 block, i = synthesis.block(size), synthesis.first_ws(size)
                 x = block.convolve(x, ws[:, i : i + block.num_convs], "const")
+        assert rgb is not None
         return Features(x, rgb)
 
     def layers(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> list[Float[Tensor, "batch _ _ _"]]:

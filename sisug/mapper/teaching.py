@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError
@@ -61,7 +62,7 @@ def teach_reader(
     reader: Reader,
     generator: GeneratorBackbone,
     codebook: Codebook,
-    rearranger: Rearranger,
+    rearranger: nn.Module,
     labels: LabelSet,
     *,
     annotations: Path | None,
@@ -81,7 +82,7 @@ def teach_reader(
         reader: to train.
         generator: frozen.
         codebook: decides which samples the judge labels.
-        rearranger: carries their labels to others.
+        rearranger: carries their labels to others, where it is one of attention at the split.
         labels: label set.
         annotations: a folder of ``sisug annotate``, or the name of annotations that ship; None lets the judge label
             (the research protocol).
@@ -127,18 +128,23 @@ def teach_reader(
         ws = samples.styles(generator)
         masks = samples.masks.to(device)
         seen, shots = labels.histogram(samples.masks), len(ws)
-        transfer = LabelTransfer(generator, codebook, rearranger, ws, masks, labels)
-        believed = shots / (shots + segmenter_shots)
+        # Inside the generator no attention reaches from the split to the split, which could carry labels.
+        transfer: LabelTransfer | None = None
+        if isinstance(rearranger, Rearranger):
+            transfer = LabelTransfer(generator, codebook, rearranger, ws, masks, labels)
+        believed = shots / (shots + segmenter_shots) if transfer is not None else 1.0
         segmenter: FewShotSegmenter | None = None
         if believed >= LEAST:
             steps = steps * (9 + shots) // 10
             segmenter = train_few_shot(generator, ws, masks, labels, looks=looks, steps=steps, seed=seed)
 
         def teacher(ws: Styles) -> Masks:
-            shares = transfer.probabilities(ws)
+            found = [] if transfer is None else [transfer.probabilities(ws)]
             if segmenter is not None:
-                other = segmenter.probabilities(generator, ws)
-                shares = torch.lerp(resized(shares, other.shape[-1]), other, believed)
+                found.append(segmenter.probabilities(generator, ws))
+            shares = found[-1]
+            if len(found) > 1:
+                shares = torch.lerp(resized(found[0], shares.shape[-1]), shares, believed)
             return named(resized(shares, generator.resolution), labels)
 
     teach(reader, generator, teacher, labels, images=images, truncation=truncation, seed=seed)

@@ -22,15 +22,15 @@ from sisug.types import Latents
 class StageOneModule(OwnClasses):
     """A rearranger in training. Subclasses make the networks and write the training step.
 
-    Logs per validation, over fixed pairs with averaged weights: `val/proxy_miou`, `val/proxy_accuracy` (the result's own
-    proxy mask against the target, source and target differ), `val/self_psnr` (decibel, images), and the same under
+    Logs per validation, over fixed pairs with averaged weights: `val/proxy_miou`, `val/proxy_accuracy` (the result's
+    own proxy mask against the target, source and target differ), `val/self_psnr` (decibel, images), and the same under
     `test/`.
     """
 
     generator: GeneratorBackbone
     codebook: Codebook
     rearranger: nn.Module
-    discriminator: nn.Module
+    discriminator: Any
     average: ExponentialMovingAverage
     images_seen: Tensor
     truncation: float

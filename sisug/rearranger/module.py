@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -10,12 +10,10 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from sisug.common.seeding import generator_for
-from sisug.errors import CodebookError, ConfigError, check_range
-from sisug.generators import Features, GeneratorReference, generator_record, generator_reference, load_generator
-from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
+from sisug.errors import ConfigError, check_range
+from sisug.generators import Features, GeneratorReference, generator_reference, load_generator
 from sisug.generators.losses import discriminator_adversarial_loss, generator_adversarial_loss, r1_penalty
-from sisug.metrics import ReconstructionPSNR, SegmentationScore, lpips_if_available
-from sisug.proxies.codebook import Codebook, Normalisation
+from sisug.proxies.codebook import Normalisation
 from sisug.rearranger.base_module import StageOneModule
 from sisug.rearranger.discriminator import MaskedDiscriminator
 from sisug.rearranger.losses import (
@@ -26,11 +24,10 @@ from sisug.rearranger.losses import (
     style_loss,
 )
 from sisug.rearranger.network import Rearranger
-from sisug.rearranger.pipeline import RearrangementPipeline, SourceSamples
-from sisug.rearranger.result import Rearrangement
+from sisug.rearranger.pipeline import SourceSamples
 from sisug.rearranger.warping import random_warp
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.types import Images, Latents, ProxyMasks
+from sisug.types import Images, ProxyMasks
 
 
 class RearrangerModule(StageOneModule):

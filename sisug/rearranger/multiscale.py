@@ -9,6 +9,7 @@ it is our choice (docs/results.md has the figures).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,14 +44,12 @@ class StyleEstimator(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, clusters: int, size: int, w_dim: int, widths: Sequence[int] = (48, 96, 160, 256, 384)
-    ) -> None:
+    def __init__(self, clusters: int, size: int, w_dim: int, widths: Sequence[int] = (48, 96, 160, 256, 384)) -> None:
         super().__init__()
         self.embedding = nn.Embedding(clusters, 16)
         layers: list[nn.Module] = [nn.Conv2d(64, widths[0], 1)]
         size //= 2
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             stride = 2 if size > 2 else 1
             size //= stride
             layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GroupNorm(8, after), nn.SiLU()]
@@ -67,9 +66,7 @@ class StyleEstimator(nn.Module):
         estimate: Tensor = self.linear(x.flatten(1)).float()
         return estimate * self.std + self.mean
 
-    def loss(
-        self, mask: Int64[Tensor, "batch size size"], w: Float[Tensor, "batch w_dim"]
-    ) -> Float[Tensor, ""]:
+    def loss(self, mask: Int64[Tensor, "batch size size"], w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, ""]:
         """Share of the styles' variance that the estimates leave unexplained.
 
         Args:
@@ -98,7 +95,7 @@ class LayoutEncoder(nn.Module):
         self.embedding = nn.Embedding(clusters, widths[0])
         self.register_buffer("code", position_code(size // 2, num_frequencies), persistent=False)
         self.position = nn.Conv2d(4 * num_frequencies, widths[1], 1)
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in steps)
         self.down_blocks = nn.ModuleList(Residual(b) for _, b in steps)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps[1:])
@@ -170,7 +167,7 @@ class CrossAttention(nn.Module):
         # queries as wide as values.
         weights = torch.bmm(query.to(dtype), key.to(dtype).transpose(1, 2)).float().softmax(dim=2).to(dtype)
         moved = torch.bmm(weights, rows(values))
-        return moved.unflatten(1, values.shape[2:]).permute(0, 3, 1, 2)
+        return moved.reshape(len(values), *values.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -336,7 +333,7 @@ class MultiscaleRearranger(nn.Module):
         """
         self.estimator.mean.copy_(ws[:, 0].mean(dim=0))
         self.estimator.std.copy_(ws[:, 0].std(dim=0) + 1e-3)
-        found = [generator.features_at(part, self.stages) for part in ws.split(16)]
+        found = [generator.features_at(part, self.stages) for part in torch.split(ws, 16)]
         for i, step in enumerate(self.steps):
             assert isinstance(step, Stage)
             x = torch.cat([torch.cat([features[i].map, features[i].rgb], dim=1) for features in found])
@@ -418,7 +415,9 @@ class MultiscaleRearranger(nn.Module):
         last = self.stages[-1]
         at_last = features
         if last != features.map.shape[2]:
-            at_last = generator.features_at(ws, [last])[0] if self._moves else Features(ws.new_empty(0), ws.new_empty(0))
+            at_last = (
+                generator.features_at(ws, [last])[0] if self._moves else Features(ws.new_empty(0), ws.new_empty(0))
+            )
         result = self.at_last_stage(generator, at_last, source_mask, target_mask, ws)
         return generator.advance(Features(result.map.float(), result.rgb), ws, features.map.shape[2])
 

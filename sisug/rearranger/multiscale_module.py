@@ -210,9 +210,7 @@ class MultiscaleRearrangerModule(StageOneModule):
         fresh = max(1, round(self.fresh_fraction * count))
         capacity = max(self.buffer_images // fresh, -(-count // fresh)) * fresh
         if self._buffer is None or self._buffer.capacity != capacity or self._buffer.fresh != fresh:
-            self._buffer = SampleBuffer(
-                capacity, fresh, self.generator.z_dim, seed=self.seed, rank=self.global_rank
-            )
+            self._buffer = SampleBuffer(capacity, fresh, self.generator.z_dim, seed=self.seed, rank=self.global_rank)
         if self._buffer_codebook != int(self.codebook.fitted_at):  # clusters have moved
             self._buffer_codebook = int(self.codebook.fitted_at)
             self._buffer.clear()
@@ -240,7 +238,5 @@ class MultiscaleRearrangerModule(StageOneModule):
         }
         with torch.autocast(self.device.type, enabled=False):
             losses["reconstruction"] = (fake[:own] - real[:own]).abs().mean()
-            losses["style"] = stage_style_loss(
-                fake[own:], target[own:], real[own:], mask[own:], self.codebook.clusters
-            )
+            losses["style"] = stage_style_loss(fake[own:], target[own:], real[own:], mask[own:], self.codebook.clusters)
         return losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,8 @@ class SegmentationDiscriminator(nn.Module):
 
     On unmodified features each position must be found to be of its proxy mask's cluster; on rearranged ones all must be
     found "made". It so judges layout and realism at once (Schönfeld et al., "You Only Need Adversarial Supervision for
-    Semantic Image Synthesis", ICLR 2021, section 3.1; that it sees features in place of images is our choice: a training
-    step renders nothing).
+    Semantic Image Synthesis", ICLR 2021, section 3.1; that it sees features in place of images is our choice: a step
+    of training renders nothing).
 
     Args:
         channels: channels of the features.
@@ -26,12 +27,10 @@ class SegmentationDiscriminator(nn.Module):
         widths: channels at the features' resolution, at half of it, and so on.
     """
 
-    def __init__(
-        self, channels: int, clusters: int, ratio: int, widths: Sequence[int] = (128, 160, 192, 224)
-    ) -> None:
+    def __init__(self, channels: int, clusters: int, ratio: int, widths: Sequence[int] = (128, 160, 192, 224)) -> None:
         super().__init__()
         self.ratio = ratio
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(itertools.pairwise(widths))
         self.project = spectral_norm(nn.Conv2d(channels, widths[0], 1))
         self.down = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in steps)
         self.convolutions = nn.ModuleList(spectral_norm(nn.Conv2d(width, width, 3, padding=1)) for width in widths)

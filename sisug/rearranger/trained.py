@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "attention": ("width", "heads", "key_channels", "bands", "refinement"),
     "multiscale": ("stages", "coarse_below", "widths", "blocks", "context_widths", "key_channels"),
 }
-"""Of a module's arguments those that shape the network, by its kind: attention at the split, or `MultiscaleRearranger`."""
+"""Of a module's arguments those that shape the network, by its kind: attention at the split, or at several stages."""
 
 COMMON = ("split", "clusters", "normalisation", "truncation")
 """Those that shape the codebook or say which samples a network learnt from."""

@@ -118,7 +118,7 @@ def test_part_of_a_batch_is_laid_out_as_itself_the_rest_as_its_neighbours(make: 
     module, calls = make(own_share=0.5, warped_share=0.0), []
     module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     train(module, tmp_path, images=4, limit_val_batches=0)
-    ((_, mask, target, _),) = calls
+    ((_, mask, target, *_),) = calls
     assert torch.equal(target[:2], mask[:2])
     assert torch.equal(target[2], mask[1])
     assert torch.equal(target[3], mask[2])
