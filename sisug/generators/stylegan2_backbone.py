@@ -123,6 +123,7 @@ class StyleGAN2Backbone(GeneratorBackbone):
                     style = ws[:, synthesis.first_ws(size // 2) + before.num_convs]
                     # 4 px is the first block: there is no sum that its colors could be added to.
                     rgb = before.colour(x, style, None if size // 2 == synthesis.resolutions[0] else rgb)
+                    assert rgb is not None
                     rgb = synthesis.block(size).upsample_rgb(rgb)
                 else:
                     rgb = x.new_zeros(x.shape[0], synthesis.img_channels, size, size)

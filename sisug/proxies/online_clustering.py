@@ -24,7 +24,7 @@ from sisug.proxies.look import look_free_projection, mixed_styles, mixing_covari
 
 logger = logging.getLogger(__name__)
 
-_SAMPLES_AT_ONCE = 64
+_SAMPLES_AT_ONCE = 16
 """Images whose features are computed together."""
 
 _VARIANTS = 4
@@ -186,22 +186,37 @@ class OnlineClustering(Callback):
     def _sample(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> tuple[Float[Tensor, "batch channel height width"], Float[Tensor, "batch cell channel"]]:
-        """Features of fresh samples of this rank, and rows drawn from them as the codebook sees them."""
+        """Features of some fresh samples of this rank, and rows drawn from all of them as the codebook sees them."""
         module = cast(ClusteredModule, pl_module)
         generator, codebook = module.generator, module.codebook
         count = max(1, math.ceil(self.sample_images / trainer.world_size))
         stream = self._stream(trainer, module, "clustering")
         z = torch.randn(count, generator.z_dim, generator=stream).to(pl_module.device)
-        features = features_of(generator, generator.map(z))
+        positions = generator.split**2
+        kept = min(self.rows_per_image, positions)
+        picks = torch.rand(count, positions, generator=stream).argsort(dim=1)[:, :kept].to(pl_module.device)
+        # A few samples at a time: all features of some hundred are gigabytes at a split of 64.
+        first: Tensor | None = None
+        rows, moments = [], []
+        for part, chosen in zip(
+            torch.split(generator.map(z), _SAMPLES_AT_ONCE), picks.split(_SAMPLES_AT_ONCE), strict=True
+        ):
+            features = generator.features(part).map
+            first = features if first is None else first
+            flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+            moments.append(torch.stack([flat.mean(dim=1), flat.square().mean(dim=1)]).sum(dim=1))
+            if codebook.normalisation != "standard" or codebook.is_fitted:
+                flat = codebook.rows(features).reshape(len(features), positions, -1)
+            rows.append(flat.gather(1, chosen[:, :, None].expand(-1, -1, flat.shape[2])))
+        drawn = torch.cat(rows)
         if not codebook.is_fitted:
-            moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
-            moments = cast(Tensor, pl_module.all_gather(moments)).reshape(-1, *moments.shape).mean(dim=0)
-            codebook.measure(moments[0], moments[1])
-        cells = features.shape[2] * features.shape[3]
-        kept = min(self.rows_per_image, cells)
-        rows = codebook.rows(features).reshape(count, cells, -1)
-        picks = torch.rand(count, cells, generator=stream).argsort(dim=1)[:, :kept].to(rows.device)
-        return features, rows.gather(1, picks[:, :, None].expand(-1, -1, rows.shape[2]))
+            moment = torch.stack(moments).sum(dim=0) / count
+            moment = cast(Tensor, pl_module.all_gather(moment)).reshape(-1, *moment.shape).mean(dim=0)
+            codebook.measure(moment[0], moment[1])
+            if codebook.normalisation == "standard":  # its scale was not known before
+                drawn = (drawn - codebook.feature_mean) / codebook.feature_scale
+        assert first is not None
+        return first, drawn
 
     def _mixing(self, trainer: Trainer, pl_module: LightningModule) -> Float[Tensor, "channel channel"] | None:
         """Covariance under style mixing over all ranks, where the codebook still needs its projection and styles are
@@ -222,8 +237,11 @@ class OnlineClustering(Callback):
         groups = max(1, math.ceil(self.sample_images / (2 * _VARIANTS * trainer.world_size)))
         stream = self._stream(trainer, module, "style mixing")
         z = torch.randn(groups, generator.z_dim, generator=stream).to(pl_module.device)
-        features = features_of(generator, mixed_styles(generator, z, _VARIANTS, stream))
-        covariance = mixing_covariance(codebook.normalise(features), _VARIANTS)
+        parts = torch.split(mixed_styles(generator, z, _VARIANTS, stream), _SAMPLES_AT_ONCE // _VARIANTS * _VARIANTS)
+        covariances = [
+            mixing_covariance(codebook.normalise(generator.features(part).map), _VARIANTS) * len(part) for part in parts
+        ]
+        covariance = torch.stack(covariances).sum(dim=0) / (groups * _VARIANTS)
         return cast(Tensor, pl_module.all_gather(covariance)).reshape(-1, *covariance.shape).mean(dim=0)
 
     def _stream(self, trainer: Trainer, module: ClusteredModule, purpose: str) -> torch.Generator:
@@ -278,13 +296,6 @@ class OnlineClustering(Callback):
 def needs_projection(codebook: Codebook) -> bool:
     """Whether the look is still to be divided out of what the codebook clusters."""
     return codebook.normalisation == "look-free" and not codebook.is_fitted
-
-
-def features_of(
-    generator: GeneratorBackbone, ws: Float[Tensor, "batch num_ws w_dim"]
-) -> Float[Tensor, "batch channel height width"]:
-    """Features of many samples, a few at a time."""
-    return torch.cat([generator.features(part).map for part in torch.split(ws, _SAMPLES_AT_ONCE)])
 
 
 def apply_fit(

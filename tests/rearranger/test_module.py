@@ -388,7 +388,7 @@ def test_warped_sources_keep_their_own_target(make: Make, tmp_path: Path) -> Non
     module, calls = make(own_share=0.25, warped_share=0.5), []
     module.rearranger.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     train(module, tmp_path, images=4, limit_val_batches=0)
-    ((features, mask, target, _),) = calls
+    ((features, mask, target, *_),) = calls
     assert torch.equal(target[0], mask[0])
     assert torch.equal(module.codebook.assign(features.map[1:3]), mask[1:3]), "a warped source has the mask of its warp"
     assert not torch.equal(target[1:3], mask[1:3])
