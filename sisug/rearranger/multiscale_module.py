@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sisug.common.seeding import generator_for
 from sisug.errors import ConfigError, check_range
@@ -63,8 +63,9 @@ class MultiscaleRearrangerModule(StageOneModule):
         buffer_images: number of samples held in memory, each used in several steps, `estimator_batch` or more.
         fresh_fraction: new samples per step, as a fraction of the batch, above 0 to 1.
         learning_rate: step size of the rearranger's optimizer (Adam, betas 0 and 0.99), above 0.
-        discriminator_learning_rate: step size of the discriminator's (the same betas), above 0.
-        gradient_clip: largest norm of the rearranger's gradient, above 0.
+        estimator_learning_rate: step size of the style estimator's (betas 0.9 and 0.99), above 0.
+        discriminator_learning_rate: step size of the discriminator's (betas 0 and 0.99), above 0.
+        gradient_clip: largest norm of the rearranger's gradient without that of the estimator, above 0.
         ema_half_life_images: half-life of the averaged weights that validation and synthesis use, images.
         truncation: of the samples it learns from; 1 for the generator's full range.
         seed: of buffer, batches and noise.
@@ -99,6 +100,7 @@ class MultiscaleRearrangerModule(StageOneModule):
         buffer_images: int = 512,
         fresh_fraction: float = 0.25,
         learning_rate: float = 1e-3,
+        estimator_learning_rate: float = 1e-3,
         discriminator_learning_rate: float = 1e-3,
         gradient_clip: float = 1.0,
         ema_half_life_images: float = 4000.0,
@@ -108,6 +110,7 @@ class MultiscaleRearrangerModule(StageOneModule):
         super().__init__()
         check_range(own_fraction=own_fraction, fresh_fraction=fresh_fraction, above=0)
         check_range(learning_rate=learning_rate, discriminator_learning_rate=discriminator_learning_rate, above=0)
+        check_range(estimator_learning_rate=estimator_learning_rate, above=0)
         check_range(gradient_clip=gradient_clip, ema_half_life_images=ema_half_life_images, above=0)
         check_range(estimator_batch=estimator_batch, buffer_images=buffer_images, above=0)
         check_range(blocks=blocks, key_channels=key_channels, mask_noise=mask_noise)
@@ -156,12 +159,33 @@ class MultiscaleRearrangerModule(StageOneModule):
         self.buffer_images = buffer_images
         self.fresh_fraction = fresh_fraction
         self.learning_rate = learning_rate
+        self.estimator_learning_rate = estimator_learning_rate
         self.discriminator_learning_rate = discriminator_learning_rate
         self.gradient_clip = gradient_clip
         self.truncation = truncation
         self.seed = seed
         self._buffer: SampleBuffer | None = None
         self._buffer_codebook = -1
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        adversarial = (0.0, 0.99)
+        groups = [
+            {"params": self._stage_parameters(), "lr": self.learning_rate, "betas": adversarial},
+            # It has no adversary: a plain regression, which momentum helps.
+            {
+                "params": self.rearranger.estimator.parameters(),
+                "lr": self.estimator_learning_rate,
+                "betas": (0.9, 0.99),
+            },
+        ]
+        rate = self.discriminator_learning_rate
+        return [
+            torch.optim.Adam(groups),
+            torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=adversarial),
+        ]
+
+    def _stage_parameters(self) -> list[nn.Parameter]:
+        return [each for name, each in self.rearranger.named_parameters() if not name.startswith("estimator.")]
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -191,7 +215,7 @@ class MultiscaleRearrangerModule(StageOneModule):
             total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
             self.manual_backward(total)
-            self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
+            nn.utils.clip_grad_norm_(self._stage_parameters(), self.gradient_clip)
             optimizer.step()
         with self.toggled_optimizer(discriminator_optimizer):
             loss = discriminator_loss(
