@@ -185,7 +185,7 @@ class OnlineClustering(Callback):
 
     def _sample(
         self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[Float[Tensor, "batch channel height width"], Float[Tensor, "batch cell channel"]]:
+    ) -> tuple[Float[Tensor, "some channel height width"], Float[Tensor, "batch position channel"]]:
         """Features of some fresh samples of this rank, and rows drawn from all of them as the codebook sees them."""
         module = cast(ClusteredModule, pl_module)
         generator, codebook = module.generator, module.codebook

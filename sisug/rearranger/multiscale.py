@@ -218,7 +218,7 @@ class Stage(nn.Module):
         context: Float[Tensor, "batch context height width"],
         detail: Float[Tensor, "batch detail height width"] | None,
         style: Float[Tensor, "batch code"],
-        source: tuple[Features, Float[Tensor, "batch context height width"]],
+        source: tuple[Features, Float[Tensor, "batch context height width"]] | None = None,
     ) -> Features:
         """Features of this resolution in the target layout.
 
@@ -227,13 +227,14 @@ class Stage(nn.Module):
             context: of the target layout.
             detail: the target layout below a position; None where there is none.
             style: code of the source's style.
-            source: the source's features at this resolution, and the context of its own layout.
+            source: the source's features at this resolution, and the context of its own layout; None where nothing is
+                moved.
         """
         dtype = features.map.dtype
         x = self.normalized(features).to(dtype)
         parts = [x, context.to(dtype)] + ([] if detail is None else [detail.to(dtype)])
         moved: Tensor | None = None
-        if self.attention is not None:
+        if self.attention is not None and source is not None:
             values = self.normalized(source[0]).to(dtype)
             joined = torch.cat([values, source[1].to(dtype)], dim=1)
             moved = self.attention(torch.cat(parts[:2], dim=1), joined, values)
@@ -387,7 +388,13 @@ class MultiscaleRearranger(nn.Module):
             features = Features(features.map.to(dtype), features.rgb)
             features = generator.advance(features, moved, stage)
             last = stage == self.stages[-1]
-            features = step(features, contexts[stage], detail if last else None, style, (source, own))
+            features = step(
+                features,
+                contexts[stage],
+                detail if last else None,
+                style,
+                (source, own) if last and self._moves else None,
+            )
         return features
 
     @property

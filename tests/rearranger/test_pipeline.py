@@ -9,7 +9,7 @@ import torch
 from mapper.mappers import random_rearranger
 from torch import Tensor, nn
 
-from sisug.generators import Features
+from sisug.generators import Features, GeneratorBackbone
 from sisug.rearranger.pipeline import RearrangementPipeline
 from sisug.rearranger.trained import TrainedRearranger
 
@@ -27,8 +27,10 @@ def styles(trained: TrainedRearranger, count: int = 3) -> Tensor:
 class Recorder(nn.Module):
     """Keeps what it was called with, and gives the features back."""
 
-    def forward(self, features: Features, source_mask: Tensor, target_mask: Tensor, ws: Tensor) -> Features:
-        self.called = (features, source_mask, target_mask, ws)
+    def forward(
+        self, features: Features, source_mask: Tensor, target_mask: Tensor, ws: Tensor, generator: GeneratorBackbone
+    ) -> Features:
+        self.called = (features, source_mask, target_mask, ws, generator)
         return features
 
 
@@ -49,11 +51,12 @@ def test_the_network_gets_the_styles_of_the_source(trained: TrainedRearranger) -
     source = pipeline.source(styles(trained))
     target = source.mask.flip(0)
     assert pipeline.rearrange(source, target) is source.features
-    features, source_mask, target_mask, ws = network.called
+    features, source_mask, target_mask, ws, generator = network.called
     assert features is source.features
     assert source_mask is source.mask
     assert target_mask is target
     assert ws is source.ws
+    assert generator is pipeline.generator
 
 
 def test_images_are_rearranged_features_rendered_and_clamped(trained: TrainedRearranger) -> None:
