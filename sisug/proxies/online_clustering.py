@@ -199,7 +199,7 @@ class OnlineClustering(Callback):
         first: Tensor | None = None
         rows, moments = [], []
         for part, chosen in zip(
-            torch.split(generator.map(z), _SAMPLES_AT_ONCE), picks.split(_SAMPLES_AT_ONCE), strict=True
+            torch.split(generator.map(z), _SAMPLES_AT_ONCE), torch.split(picks, _SAMPLES_AT_ONCE), strict=True
         ):
             features = generator.features(part).map
             first = features if first is None else first
