@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate sweep test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
@@ -35,6 +35,7 @@ help:  ## List the targets
 	@echo "  or a generator's file (.safetensors, .pkl, .pt, .pth, .ckpt); of train-generator: avatars, or a folder of pictures."
 	@echo "  CONDITION: seg, scribble, edges, sketch, depth. ANNOTATIONS=FOLDER has labels of your own (sisug annotate export)."
 	@echo "  PROTOCOL-DATA of evaluate: $(notdir $(basename $(wildcard experiments/evaluate/*.yaml)))."
+	@echo "  SWEEP: $(notdir $(basename $(wildcard experiments/sweeps/*.yaml))); COUNT=$(COUNT) runs in all, those of earlier calls included."
 	@echo "  bench-NAME: NAME is one of: $(notdir $(basename $(wildcard benchmarks/*.py)))."
 	@echo "  Example: make train-rearranger ARGS=\"--ckpt_path last\" continues an interrupted run."
 
@@ -82,6 +83,26 @@ endif
 
 train-generator: $(STAMP)  ## Train a StyleGAN2 on DATA: a preset, or your own folder of pictures
 	$(BIN)/sisug fit --config experiments/base.yaml $(PICTURES) $(ARGS)
+
+# With WANDB=1 the sweep is W&B's (after `wandb login`), and this machine works as one agent of it; else it runs here alone.
+SWEEP ?= rearranger
+COUNT ?= 20
+ifeq ($(DATA),avatars)
+SWEEP_FILE ?= experiments/sweeps/$(SWEEP).yaml
+else
+SWEEP_FILE ?= $(firstword $(wildcard experiments/sweeps/$(SWEEP)-$(notdir $(DATA)).yaml experiments/sweeps/$(SWEEP)-images.yaml) \
+  experiments/sweeps/$(SWEEP)-$(notdir $(DATA)).yaml)
+endif
+
+sweep: export PATH := $(abspath $(BIN)):$(PATH)
+sweep: export DATA := $(DATA)
+sweep: $(SWEEP_FILE) $(STAMP)  ## Search for better settings of SWEEP (rearranger, mapper, generator) on DATA, COUNT runs
+ifdef WANDB
+	set -e; id=$$(wandb sweep "$(SWEEP_FILE)" 2>&1 | tee /dev/stderr | sed -n 's/.*wandb agent //p'); \
+	test -n "$$id"; wandb agent --count $(COUNT) "$$id"
+else
+	sisug sweep "$(SWEEP_FILE)" --count $(COUNT) --out "runs/sweep-$(SWEEP)-$(notdir $(basename $(DATA)))" $(ARGS)
+endif
 
 train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter that scores layouts
 	$(BIN)/sisug fit --config experiments/base.yaml --config experiments/judge/$(DATA).yaml $(ARGS)

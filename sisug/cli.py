@@ -76,6 +76,10 @@ TOOLS: dict[str, tuple[str, str]] = {
     ),
     "mapper export": ("sisug.mapper.commands:export", "write a trained mapper as the small file that generate loads"),
     "rearranger export": ("sisug.rearranger.commands:export", "write a trained rearranger as a small file"),
+    "sweep": (
+        "sisug.sweeps.commands:sweep",
+        "a W&B sweep file on this machine, without an account: FILE --count N",
+    ),
     "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
 }
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""

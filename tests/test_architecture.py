@@ -37,6 +37,7 @@ ROOMS = [
     "baselines",
     "synthesis",
     "evaluation",
+    "sweeps",
 ]
 """The rooms from the top: each may import those above it, so no circle can close."""
 

@@ -281,6 +281,32 @@ def test_a_checkpoint_knows_its_values_in_test(sisug: Command, toy: tuple[Any, .
         assert [float(row["test/lr"]) for row in csv.DictReader(file)] == [0.25]
 
 
+def test_a_named_run_goes_on_and_no_other(sisug: Command, toy: tuple[Any, ...], tmp_path: Path) -> None:
+    named = [(*toy, "--run.version", name, "--ckpt_path", "last") for name in ("one", "two")]
+    assert sisug("fit", *named[0]) == 0
+    assert sisug("fit", *named[1]) == 0  # begins afresh, though there is a newer run of this experiment
+    assert {folder.name for folder in (tmp_path / "runs" / "toy").iterdir()} == {"one", "two"}
+    seen = checkpoint(tmp_path / "runs" / "toy" / "one")["state_dict"]["images_seen"]
+    assert sisug("fit", *named[0], "--trainer.max_epochs", 4) == 0
+    assert checkpoint(tmp_path / "runs" / "toy" / "one")["state_dict"]["images_seen"] > seen
+    assert checkpoint(tmp_path / "runs" / "toy" / "two")["state_dict"]["images_seen"] == seen
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_process_by_the_signal(toy: tuple[Any, ...], tmp_path: Path) -> None:
+    # An agent of W&B takes an exit code above 0 for a failed run, also where it had asked the run to end.
+    arguments = [str(part) for part in (*toy, "--model.interrupt_at", 4, "--model.signal", 15)]
+    done = subprocess.run(
+        [sys.executable, "-m", "sisug", "fit", *arguments],
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parent}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -15, done.stderr
+
+
 def test_overlays_run(sisug: Command, toy: tuple[Any, ...], tmp_path: Path) -> None:
     import wandb
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -12,6 +12,7 @@ from sisug.data.avatars import MaterialisedAvatars
 from sisug.errors import check_range
 from sisug.mapper.module import MapperModule
 from sisug.metrics import FrechetDistance, ProtocolRecord, SegmentationResult, SegmentationScore
+from sisug.metrics.balance import balance
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
 from sisug.training.run_folder import run_folder
@@ -30,6 +31,8 @@ class DrawnConditionQuality(Callback):
       inputs, one confusion matrix, one random look each; `drawn_miou_seen`: over the classes that the labels showed.
     - `drawn_frechet`: Fréchet distance, in the judge's features, of the synthesised images to as many other drawn
       avatars; `drawn_frechet_plain`: of plain samples with the same looks to the same avatars.
+    - `balance`: layout and realism in one figure, for choosing between runs: geometric mean of `drawn_miou` and
+      `drawn_frechet_plain / drawn_frechet`.
     - in a test, `sample_miou`, `sample_accuracy`: the same scores where the inputs are made of plain samples and the
       judge's masks of them, with other looks: layouts that the generator can show.
 
@@ -116,7 +119,9 @@ class DrawnConditionQuality(Callback):
         if module.lesson is not None and any(module.lesson.seen.values()):
             shown = torch.tensor([count > 0 for count in module.lesson.seen.values()], device=result.iou.device)
             values[f"{stage}/drawn_miou_seen"] = float(result.iou[shown].nanmean())
-        module.log_dict(values, rank_zero_only=True, batch_size=1)
+        realism = others[f"{stage}/drawn_frechet_plain"] / max(others[f"{stage}/drawn_frechet"], 1e-6)
+        both = values | {f"{stage}/balance": balance(float(result.miou), realism)}
+        module.log_dict(both, rank_zero_only=True, batch_size=1)
         if stage == "test" and trainer.is_global_zero:
             shares = {
                 f"{stage}/drawn_iou_{name}": float(iou)

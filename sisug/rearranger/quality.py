@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sisug.common.seeding import fixed_latents
 from sisug.metrics import FrechetDistance, LookDifference, ProtocolRecord, SegmentationScore
+from sisug.metrics.balance import balance
 from sisug.rearranger import Rearrangement, RearrangerModule
 from sisug.segmentation.judge import JudgeFeatures
 from sisug.segmentation.loading import load_judge
@@ -30,6 +31,8 @@ class RearrangementQuality(Callback):
       between target and source, whose looks are unrelated.
     - `frechet_judge`: Fréchet distance, in the judge's features, of results to as many plain samples;
       `frechet_judge_plain`: of the targets' own images to the same plain samples.
+    - `balance`: the three in one figure, for choosing between runs: geometric mean of the share of the layout's gap
+      that is closed, the share of the look that is kept, and `frechet_judge_plain / frechet_judge`.
 
     After a test each figure is written to `evaluation/` in the run folder with its protocol.
 
@@ -130,7 +133,8 @@ class RearrangementQuality(Callback):
         }
         for metric in self._metrics():
             metric.reset()
-        pl_module.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        both = values | {"balance": _balance(**values)}
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in both.items()})
         return values
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float]) -> None:
@@ -146,3 +150,15 @@ class RearrangementQuality(Callback):
                 segmenter=None if name.startswith("frechet") else self.judge.name,
                 fingerprints={"generator": pl_module.generator.fingerprint, "judge": self.judge.fingerprint},
             ).write(run_folder(trainer) / "evaluation" / f"{name}.json")
+
+
+def _balance(
+    layout_miou: float,
+    layout_miou_source: float,
+    look: float,
+    look_unrelated: float,
+    frechet_judge: float,
+    frechet_judge_plain: float,
+) -> float:
+    layout = (layout_miou - layout_miou_source) / max(1 - layout_miou_source, 1e-6)
+    return balance(layout, 1 - look / max(look_unrelated, 1e-6), frechet_judge_plain / max(frechet_judge, 1e-6))

@@ -36,8 +36,8 @@ class SisugCLI(LightningCLI):
 
     - `--run.root`, `--run.name`, `--run.version` say where a run's files lie, for all file loggers at once, so that a
       second logger writes beside the first. Values given in a logger's own `init_args` hold where these are not given.
-    - `--ckpt_path last` finds the newest run of that name with a checkpoint and continues it *in its folder*; where
-      there is none, `fit` starts afresh and says so.
+    - `--ckpt_path last` finds the newest run of that name with a checkpoint (with `--run.version`, that run) and
+      continues it *in its folder*; where there is none, `fit` starts afresh and says so.
     - A value may be made of others, of any layer, or of the environment: `${data.init_args.batch_size}`,
       `${oc.env:SCRATCH,runs}`.
     - On `fit`, the user's values win over those stored in the checkpoint (Lightning's CLI lets the checkpoint win). The
@@ -134,18 +134,18 @@ class SisugCLI(LightningCLI):
         self.config = self.parser.parse_object({self.config["subcommand"]: {"model": model}}, self.config)
 
     def _find_last(self) -> None:
-        """Replace `last` by the newest run's file, and let the run go on in that run's folder."""
+        """Replace `last` by the newest run's file, or the named one's; let the run go on in that run's folder."""
         subcommand = self.config["subcommand"]
         section = self.config[subcommand]
         run = section["run"]
         experiment = experiment_folder(section["trainer"]["logger"], root=run["root"], name=run["name"])
         if experiment is None:  # W&B alone, or no logger: Lightning's own search
             return
-        found = newest_last_checkpoint(experiment)
+        found = newest_last_checkpoint(experiment, run["version"])
         section["ckpt_path"] = None if found is None else str(found)
         if found is None and subcommand != "fit":
             raise CheckpointError(
-                f"no run in {experiment} has a last.ckpt",
+                f"no run in {experiment if run['version'] is None else experiment / run['version']} has a last.ckpt",
                 f"`--ckpt_path last` asks to {subcommand} the newest run of this name",
                 "train one first, name it with --run.name, or give the checkpoint's file",
             )

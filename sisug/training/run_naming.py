@@ -9,6 +9,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from sisug.training.wandb_logger import RunWandbLogger
+
 LIGHTNINGS_NAME = "lightning_logs"
 """The name that Lightning's loggers have when none is given."""
 
@@ -45,6 +47,9 @@ def place_run(logger: object, *, root: str | None, name: str | None, version: st
             init_args["version"] = next_version(experiment) if not folders else _number_or_name(folders[0].name)
         own = init_args["version"]
         folders.append(experiment / (f"version_{own}" if isinstance(own, int) else own))
+    for config in _configs(logger):
+        if folders and issubclass(_class_of(config), RunWandbLogger) and config["init_args"]["run_folder"] is None:
+            config["init_args"]["run_folder"] = str(folders[0])
     return folders[0] if folders else None
 
 
@@ -71,9 +76,15 @@ def next_version(experiment: Path) -> int:
     return max(numbers, default=-1) + 1
 
 
-def newest_last_checkpoint(experiment: Path) -> Path | None:
-    """The `last.ckpt` that was written last among an experiment's runs, or None."""
-    found = [path for run in _runs(experiment) for path in (run / "checkpoints").glob("last*.ckpt")]
+def newest_last_checkpoint(experiment: Path, version: str | None = None) -> Path | None:
+    """The `last.ckpt` that was written last among an experiment's runs, or None.
+
+    Args:
+        experiment: folder of the runs.
+        version: of the one run to look at; None for all.
+    """
+    runs = _runs(experiment) if version is None else [experiment / version]
+    found = [path for run in runs for path in (run / "checkpoints").glob("last*.ckpt")]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
