@@ -70,6 +70,9 @@ class MapperModule(OwnClasses):
             annotations that ship (faces).
         annotated: how many of the annotations are used, in the folder's order; None for all.
         judge: name or file of a judge with these classes; it labels the shots, and tells how good the reader is.
+        label_transfer: what carries labels to other samples: "attention" of the rearranger; or "neighbors" in the
+            generator's features, better on real faces, beside which no few-shot segmenter is trained; None for
+            attention where the rearranger has it.
         segmenter_shots: labels with which a few-shot segmenter is believed as much as what the rearranger carries: few
             teach it little. 0 believes it alone.
         looks: in which the few-shot segmenter sees each labelled sample.
@@ -114,6 +117,7 @@ class MapperModule(OwnClasses):
         annotations: str | None = None,
         annotated: int | None = None,
         judge: str | None = "avatars",
+        label_transfer: Literal["attention", "neighbors"] | None = None,
         segmenter_shots: float = 16.0,
         looks: int = 16,
         segmenter_steps: int = 200,
@@ -187,6 +191,7 @@ class MapperModule(OwnClasses):
             "annotated": annotated,
             "judge": judge,
             "shots": shots,
+            "label_transfer": label_transfer,
             "segmenter_shots": segmenter_shots,
             "looks": looks,
             "steps": segmenter_steps,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from sisug.common.seeding import fixed_latents
 from sisug.errors import ConfigError
 from sisug.generators import GeneratorBackbone
 from sisug.labels.label_sets import LabelSet
-from sisug.mapper.few_shot import FewShotSegmenter, LabelTransfer, train_few_shot
+from sisug.mapper.few_shot import FewShotSegmenter, LabelTransfer, NeighborSegmenter, train_few_shot
 from sisug.mapper.few_shot.reader import Reader, teach
 from sisug.mapper.few_shot.transfer import named, resized
 from sisug.metrics import SegmentationScore
@@ -28,6 +29,8 @@ from sisug.segmentation.loading import load_judge
 from sisug.types import Masks, Styles
 
 logger = logging.getLogger(__name__)
+
+LabelTransferKind = Literal["attention", "neighbors"]
 
 SHOWN_AT = 0.7
 """Truncation of labelled samples: what is drawn clearly is labelled clearly."""
@@ -69,6 +72,7 @@ def teach_reader(
     annotated: int | None,
     judge: str | None,
     shots: int,
+    label_transfer: LabelTransferKind | None,
     segmenter_shots: float,
     looks: int,
     steps: int,
@@ -89,6 +93,9 @@ def teach_reader(
         annotated: how many of the annotations are used, in the folder's order; None for all.
         judge: name or file of a judge with these classes; None for none.
         shots: samples that the judge labels; 0 lets it label all that the reader learns from.
+        label_transfer: what carries the labels to other samples: the rearranger's attention, or the nearest neighbors
+            in the generator's features (see `NeighborSegmenter`), beside which no few-shot segmenter is trained; None
+            for attention where the rearranger has it.
         segmenter_shots: labels with which a few-shot segmenter is believed as much as what the rearranger carries.
         looks: in which the few-shot segmenter sees each labelled sample.
         steps: of the few-shot segmenter's training with one label; a tenth more for each further one.
@@ -128,24 +135,30 @@ def teach_reader(
         ws = samples.styles(generator)
         masks = samples.masks.to(device)
         seen, shots = labels.histogram(samples.masks), len(ws)
-        # Inside the generator no attention reaches from the split to the split, which could carry labels.
-        transfer: LabelTransfer | None = None
-        if isinstance(rearranger, Rearranger):
+        kind = label_transfer or ("attention" if isinstance(rearranger, Rearranger) else "neighbors")
+        transfer: LabelTransfer | NeighborSegmenter
+        if kind == "neighbors":
+            transfer = NeighborSegmenter(generator, ws, masks, labels, truncation=truncation, seed=seed)
+        elif isinstance(rearranger, Rearranger):
             transfer = LabelTransfer(generator, codebook, rearranger, ws, masks, labels)
-        believed = shots / (shots + segmenter_shots) if transfer is not None else 1.0
+        else:
+            raise ConfigError(
+                "label_transfer attention with a rearranger inside the generator",
+                "no attention reaches from the split to the split there, which could carry labels",
+                "leave label_transfer out, or choose neighbors",
+            )
+        believed = shots / (shots + segmenter_shots)
         segmenter: FewShotSegmenter | None = None
-        if believed >= LEAST:
+        if kind == "attention" and believed >= LEAST:
             steps = steps * (9 + shots) // 10
             segmenter = train_few_shot(generator, ws, masks, labels, looks=looks, steps=steps, seed=seed)
 
         def teacher(ws: Styles) -> Masks:
-            found = [] if transfer is None else [transfer.probabilities(ws)]
+            shares = transfer.probabilities(ws)
             if segmenter is not None:
-                found.append(segmenter.probabilities(generator, ws))
-            shares = found[-1]
-            if len(found) > 1:
-                shares = torch.lerp(resized(found[0], shares.shape[-1]), shares, believed)
-            return named(resized(shares, generator.resolution), labels)
+                other = segmenter.probabilities(generator, ws)
+                shares = torch.lerp(resized(shares, other.shape[-1]), other, believed)
+            return named(resized(shares, reader.size), labels)
 
     teach(reader, generator, teacher, labels, images=images, truncation=truncation, seed=seed)
     return _examined(reader, generator, labels, examiner, shots, seen, truncation, seed)

@@ -149,7 +149,9 @@ def _labelled(
     for start in range(0, images, BATCH):
         index = torch.arange(start, min(start + BATCH, images), device=device)
         ws = generator.map(fixed_latents(index, generator.z_dim, seed=seed, purpose="reader"), truncation)
-        image = reader._resized(generator.images(ws))
+        # Large images take much memory each.
+        parts = ws.split(BATCH if generator.resolution <= LARGEST else 2)
+        image = torch.cat([reader._resized(generator.images(part)) for part in parts])
         mask = teacher(ws)
         if mask.shape[-1] != reader.size:
             mask = F.interpolate(mask[:, None].float(), (reader.size, reader.size), mode="nearest-exact")[:, 0].long()
