@@ -178,7 +178,7 @@ class NeighborSegmenter:
     def _principal(self, ws: Styles, rng: torch.Generator) -> list[Float[Tensor, "channel component"]]:
         """Directions of each resolution's features in which samples differ most: distances hardly change by them."""
         moments: list[Tensor] = []
-        for one in ws.split(1):
+        for one in torch.split(ws, 1):
             cells = torch.randperm(self.grid**2, generator=rng)[:CELLS].to(ws.device)
             picked = [rows[cells] for rows in self._features(one)]
             products = [rows.t() @ rows for rows in picked]
@@ -190,7 +190,7 @@ class NeighborSegmenter:
         """For each sample its cells' descriptors, and those without position and the finest resolution."""
         line = (torch.arange(self.grid, device=ws.device) + 0.5) * 2 / self.grid - 1
         position = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 2) * self.position_weight
-        for one in ws.split(1):
+        for one in torch.split(ws, 1):
             parts = [rows @ axes for rows, axes in zip(self._features(one), self.components, strict=True)]
             yield torch.cat([*parts, position], dim=1), torch.cat(parts[:-1] or parts, dim=1)
 
@@ -215,7 +215,7 @@ class NeighborSegmenter:
     def _votes(self, described: Descriptors) -> Float[Tensor, "cell classes"]:
         """Shares of the votes of each cell's neighbors."""
         rows = []
-        for part in described.split(1024):  # a table of all cells and references would be large
+        for part in torch.split(described, 1024):  # a table of all cells and references would be large
             distances = torch.addmm(self.squares, part, self.references.t(), alpha=-2)
             near, index = distances.topk(min(self.neighbors, len(self.references)), dim=1, largest=False)
             weights = torch.exp((near[:, :1] - near) / self.temperature)
@@ -253,7 +253,7 @@ class NeighborSegmenter:
         for described, local in self._described(ws):
             votes = self._votes(described).t().reshape(1, -1, self.grid, self.grid)
             belief, named_as = self._smoothed(votes, local)[0].flatten(1).max(dim=0)
-            for number in named_as.unique().tolist():
+            for number in torch.unique(named_as).tolist():
                 rows = described[(named_as == number) & (belief > CONFIDENT)]
                 counts[number] += len(rows)
                 sums[number] += rows.sum(dim=0)

@@ -150,7 +150,7 @@ def _labelled(
         index = torch.arange(start, min(start + BATCH, images), device=device)
         ws = generator.map(fixed_latents(index, generator.z_dim, seed=seed, purpose="reader"), truncation)
         # Large images take much memory each.
-        parts = ws.split(BATCH if generator.resolution <= LARGEST else 2)
+        parts = torch.split(ws, BATCH if generator.resolution <= LARGEST else 2)
         image = torch.cat([reader._resized(generator.images(part)) for part in parts])
         mask = teacher(ws)
         if mask.shape[-1] != reader.size:
