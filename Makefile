@@ -17,11 +17,14 @@ BIN := $(VENV)/bin
 
 # `sisug fit` with the layers of stage 1: DATA is a preset, or the file of a generator. Avatars have settings of their own;
 # all others share those of file.yaml.
-STAGE1 = $(firstword $(wildcard experiments/rearranger/$(DATA).yaml) experiments/rearranger/file.yaml)
+# The shell takes names apart, since make's own functions do so at spaces.
+layer = $(shell if [ -f "experiments/$(1)/$(DATA).yaml" ]; then echo "experiments/$(1)/$(DATA).yaml"; else echo "$(2)"; fi)
+NAME := $(shell basename -- "$(DATA)" | sed 's/\.[^.]*$$//')
+STAGE1 = $(call layer,rearranger,experiments/rearranger/file.yaml)
 ifneq ($(filter .safetensors .pkl .pt .pth .ckpt,$(suffix $(DATA))),)
 GENERATOR =
 LAYERS = --config experiments/base.yaml --config $(STAGE1) --model.init_args.generator "$(DATA)" \
-  --run.name "rearranger-$(notdir $(basename $(DATA)))"
+  --run.name "rearranger-$(NAME)"
 else
 GENERATOR = experiments/generator/$(DATA).yaml
 LAYERS = --config experiments/base.yaml --config $(STAGE1) --config $(GENERATOR)
@@ -49,17 +52,17 @@ train-rearranger: $(GENERATOR) $(STAMP)  ## Stage 1: train the rearranger on a p
 ifeq ($(DATA),avatars)
 REARRANGER ?= avatars
 else
-REARRANGER ?= $(shell ls -t runs/rearranger-$(notdir $(basename $(DATA)))/version_*/checkpoints/last.ckpt 2> /dev/null | head -n 1)
+REARRANGER ?= $(shell ls -t "runs/rearranger-$(NAME)"/version_*/checkpoints/last.ckpt 2> /dev/null | head -n 1)
 endif
-STAGE2 = $(firstword $(wildcard experiments/mapper/$(DATA).yaml) experiments/mapper/file.yaml)
+STAGE2 = $(call layer,mapper,experiments/mapper/file.yaml)
 
 train-mapper: $(STAMP)  ## Stage 2: train the mapper of CONDITION from SHOTS labels
 	@if [ -z "$(REARRANGER)" ]; then \
-	  echo "error: no rearranger of $(DATA) in runs/. Run make train-rearranger DATA=$(DATA) first, or name one: REARRANGER=FILE" >&2; exit 2; fi
+	  echo "error: no rearranger of $(DATA) in runs/. Run make train-rearranger DATA='$(DATA)' first, or name one: REARRANGER=FILE" >&2; exit 2; fi
 	$(BIN)/sisug fit --config experiments/base.yaml --config $(STAGE2) --model.init_args.rearranger "$(REARRANGER)" \
 	  --model.init_args.condition $(CONDITION) --model.init_args.shots $(SHOTS) \
 	  $(if $(ANNOTATIONS),--model.init_args.annotations "$(ANNOTATIONS)") \
-	  --run.name "mapper-$(notdir $(basename $(DATA)))-$(CONDITION)-$(SHOTS)" $(ARGS)
+	  --run.name "mapper-$(NAME)-$(CONDITION)-$(SHOTS)" $(ARGS)
 
 MAPPER ?= avatars-seg
 INPUT ?= examples/masks
@@ -74,11 +77,12 @@ evaluate: $(STAMP)  ## The table of PROTOCOL on DATA, with a report; goes on whe
 	$(BIN)/sisug evaluate --config experiments/evaluate/$(PROTOCOL)-$(DATA).yaml $(ARGS)
 
 # DATA is a preset's name, or a folder of pictures.
-ifneq ($(wildcard experiments/train-generator/$(DATA).yaml),)
-PICTURES = --config experiments/train-generator/$(DATA).yaml
+OWN_PICTURES := $(call layer,train-generator,)
+ifneq ($(OWN_PICTURES),)
+PICTURES = --config $(OWN_PICTURES)
 else
 PICTURES = --config experiments/train-generator/images.yaml --data.init_args.folder "$(DATA)" \
-  --run.name "generator-$(notdir $(abspath $(DATA)))"
+  --run.name "generator-$(shell basename -- "$$(cd -- "$(DATA)" 2> /dev/null && pwd || echo "$(DATA)")")"
 endif
 
 train-generator: $(STAMP)  ## Train a StyleGAN2 on DATA: a preset, or your own folder of pictures

@@ -112,6 +112,10 @@ def main(args: list[str] | None = None) -> int:
         if type(stop).__name__ == "SIGTERMException":  # Lightning's, whose own exit code is 0
             return TERMINATED
         raise
+    except RuntimeError as error:
+        if "killed by signal: Terminated" in str(error):  # a data worker: SIGTERM was for the whole job
+            return TERMINATED
+        raise
     except OSError as error:
         cause = _CAUSES.get(error.errno or 0)
         if cause is None:
@@ -123,7 +127,9 @@ def main(args: list[str] | None = None) -> int:
 
 def _errno_behind(error: BaseException | None) -> int | None:
     """Number of the system's error that another one was raised from."""
-    while error is not None:
+    seen: set[int] = set()  # an error that is raised again from one that it caused makes a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError):
             return error.errno
         error = error.__cause__ or error.__context__

@@ -390,6 +390,100 @@ def test_a_checkpoint_cut_short(
     assert "cut short" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["1e5", "12e34567"])
+def test_names_that_look_like_numbers_stay_names(
+    sisug: Command, toy: tuple[Any, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    later = tmp_path / "later.yaml"  # what is read again after its references are resolved
+    later.write_text("model: {init_args: {lr: '${data.init_args.batch_size}'}}\n")
+    assert sisug("fit", *toy, "--config", later, f"--run.name={name}", "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["run"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trainer.enable_checkpointing", "false"), "enable_checkpointing=False"),
+        (("--trainer.barebones", "true"), "barebones"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_line(
+    sisug: Command,
+    toy: tuple[Any, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert sisug("fit", *toy, *arguments) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ({"gradient_clip_val": 1.0}, "trainer.gradient_clip_val 1.0 with Module"),
+        ({"accumulate_grad_batches": 2}, "trainer.accumulate_grad_batches 2 with Module"),
+        ({"precision": "64-true"}, "trainer.precision 64-true with Module"),
+        ({"precision": "bf16-true"}, "trainer.precision bf16-true with Module"),
+        ({}, None),
+        ({"precision": 32, "gradient_clip_val": 0}, None),
+        ({"precision": "bf16-mixed"}, None),
+    ],
+)
+def test_options_that_manual_optimization_cannot_take(values: dict[str, Any], state: str | None) -> None:
+    from sisug.errors import ConfigError
+    from sisug.training.lightning_cli import check_manual_options
+
+    options = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "precision": "32-true"} | values
+    if state is None:
+        check_manual_options(options, "Module")
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_manual_options(options, "Module")
+    assert caught.value.state == state
+
+
+@pytest.mark.parametrize("arguments", [("--trainer.logger", "false"), ("--trainer.fast_dev_run", "true")])
+def test_nothing_is_written_into_the_current_folder(
+    sisug: Command, toy: tuple[Any, ...], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    before = set(tmp_path.iterdir())
+    assert sisug("fit", *toy, *arguments) == 0
+    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"runs"}
+
+
+def test_the_limit_on_free_space_can_be_lowered(
+    sisug: Command, toy: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    usage = shutil.disk_usage("/")._replace(free=500_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert sisug("fit", *toy) == cli.FULL_DISK
+    assert "lower min_free_gb" in capsys.readouterr().err
+    lower = '{"class_path": "sisug.training.run_folder.RunFolder", "init_args": {"min_free_gb": 0.1}}'
+    assert sisug("fit", *toy, "--trainer.callbacks", f"[{lower}]") == 0
+
+
+def test_a_data_worker_that_met_sigterm_first_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, sisug: Command
+) -> None:
+    from sisug.training.closing_line import was_terminated
+
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
+    assert was_terminated(error)
+    assert not was_terminated(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+
+    def raising(_: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", raising)
+    assert sisug("fit") == 143
+
+
 def test_a_folder_that_holds_a_run_is_refused(
     sisug: Command, toy: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,7 +107,9 @@ def _is_alive(process: int) -> bool:
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an exception, or what it was raised from, says that a disk or quota is full."""
-    while error is not None:
+    seen: set[int] = set()  # an error that is raised again from one that it caused makes a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         error = error.__cause__ or error.__context__

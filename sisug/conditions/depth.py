@@ -40,6 +40,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 """Classes from far to near, by label set. For avatars: the order in which the style draws its parts, one over the
 other (hair and hat are variants of one part)."""
 
+LEAST_RANGE = 0.25
+"""Share of the range of 16 bits that a map fills; those of depth networks fill it. Our choice."""
+
 SMOOTHEST = 1.0
 """Largest blur of training maps, standard deviation in pixels at 64: depth networks do not end sharply."""
 
@@ -172,6 +175,13 @@ class Depth(Condition):
                 f"has the same value {grey.max():.3f} everywhere (0 is black, 1 white)",
                 "it says nothing about depth",
                 "check the file; near is bright, far is dark",
+            )
+        filled = float(grey.max() - grey.min())
+        if picture.deep and filled < LEAST_RANGE:
+            picture.warn(
+                f"its values fill {filled:.0%} of their range ({round(grey.min() * 65535)} to "
+                f"{round(grey.max() * 65535)} of 65535), as distances in millimeters do: near is small there. "
+                "Near is bright here: turn such a map round and stretch it, so that the nearest point is white"
             )
         depth = torch.from_numpy(grey)[None, None]
         depth = F.interpolate(depth, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from sisug.labels.pictures import Picture, check_mode, rgba
 from sisug.types import Images
 
 log = logging.getLogger(__name__)
+
+LARGEST = 1024
+"""Height and width of the largest generators, pixels; drawings of twice that and more are made smaller at once."""
 
 FAINTEST = 0.05
 """A picture whose values differ by less holds no lines; of the range from black to white. Our choice."""
@@ -101,6 +105,10 @@ def _levels(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
     if picture.image.mode.startswith("I"):
         grey = grey_16_bits(picture)
         return np.repeat(grey[..., None], 3, axis=2), np.ones_like(grey)
+    factor = min(picture.image.size) // LARGEST
+    if factor > 1:
+        image = picture.image.convert("RGBA").convert("RGBa").reduce(factor).convert("RGBA")
+        picture = replace(picture, image=image)
     pixels = rgba(picture).astype(np.float32) / 255
     return pixels[..., :3], pixels[..., 3]
 

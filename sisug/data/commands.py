@@ -17,7 +17,7 @@ from sisug.data.masks.converting import convert as convert_tree
 from sisug.data.masks.dataset import ImageMaskFolder
 from sisug.data.masks.layouts import detect, open_pairs
 from sisug.data.masks.pairs import Crop
-from sisug.errors import ConfigError
+from sisug.errors import ConfigError, printable
 from sisug.labels.image_files import Colour
 
 PROBLEMS = 1
@@ -68,7 +68,7 @@ def check(
         if not report.pairs:
             problems = max(problems, 1)
     if problems:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(printable(f"{text}\n", keep="\n"))
         raise SystemExit(PROBLEMS)
     return text
 

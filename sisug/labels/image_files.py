@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from sisug.errors import DataError
+from sisug.labels.opening import check_pixels, opened_picture
 from sisug.labels.pictures import TURNS
 
 VERSION = 1
@@ -67,7 +69,7 @@ def examine(path: Path, resolution: int, background: Colour) -> Examined:
     try:
         if path.stat().st_size == 0:
             return Examined("unreadable", "empty file")
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             return examine_image(image, resolution, background)
     except Exception as error:
         return _unreadable(error)
@@ -82,6 +84,7 @@ def examine_image(image: Image.Image, resolution: int, background: Colour) -> Ex
         background: see `examine`.
     """
     try:
+        check_pixels(image, "the image")
         if min(image.size) < resolution:
             return Examined("too small", f"{image.width}x{image.height}")
         changes = _differences(image)
@@ -91,6 +94,8 @@ def examine_image(image: Image.Image, resolution: int, background: Colour) -> Ex
 
 
 def _unreadable(error: Exception) -> Examined:
+    if isinstance(error, DataError):
+        return Examined("unreadable", f"too large: {error.cause}")
     if isinstance(error, Image.DecompressionBombError):
         return Examined("unreadable", f"more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}, Pillow's limit")
     if isinstance(error, UnidentifiedImageError):
@@ -176,10 +181,10 @@ def _note_model(mode: str, changes: list[Change]) -> None:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits scaled to 8; Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise _Unusable("32-bit values, whose black and white are not defined")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, changes: list[Change]) -> Image.Image:

@@ -13,9 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from sisug.errors import DataError, check_local
-
-UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Known to Pillow by name, but decoded by other programs or not at all; such files often lie beside images."""
+from sisug.labels.opening import FORMATS
 
 EXAMPLES = 5
 """Names that a report keeps of each kind."""
@@ -142,8 +140,7 @@ def _ask(folder: Path, name: str) -> ImageFile:
 
 @cache
 def _suffixes() -> frozenset[str]:
-    formats = Image.registered_extensions()
-    return frozenset(s for s, name in formats.items() if name in Image.OPEN and name not in UNREAD_FORMATS)
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def _is_image(name: str) -> bool:

@@ -22,6 +22,9 @@ MANY_COLOURS = 64
 SLIGHT = 16
 """Unknown colours up to this far from a class's are worth a tolerance, per channel. Our choice."""
 
+MOST_RUNS = 1 << 22
+"""Stretches of one color in a mask; sorting more takes seconds and gigabytes. Our choice."""
+
 LISTED = 6
 """Values named in a message; the rest is counted."""
 
@@ -230,6 +233,12 @@ def _by_colour(
     # Neighbours are mostly equal in masks: what is looked up and sorted are runs, a hundredth of the pixels.
     codes = pixels.view("<u4").reshape(-1)
     starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    if len(starts) > MOST_RUNS:
+        raise picture.refuse(
+            f"changes its color at {len(starts):,} of {len(codes):,} pixels",
+            "a mask has areas of one color each; this looks like a photo or noise",
+            "paint areas with a hard brush, or make the picture smaller",
+        )
     lengths = np.diff(starts, append=len(codes))
     found, where = np.unique(codes[starts].byteswap(), return_inverse=True)  # red highest, opacity lowest
     counts = np.bincount(where, weights=lengths).astype(np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sisug.errors import DataError, SisugError
+from sisug.labels.opening import MOST_DRAWN, check_pixels, opened_picture
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +77,11 @@ def read_picture(path: Path, *, square: bool = True) -> Picture:
         square: whether it has to be square, see `picture_of`.
 
     Raises:
-        DataError: missing, unreadable, animated or not square.
+        DataError: missing, unreadable, too large, animated or not square.
     """
     if not path.is_file():
         raise DataError(f"{path} is not a file", "a condition is read from a picture", "check the path")
-    with _decoding(str(path)), Image.open(path) as image:
+    with _decoding(str(path)), opened_picture(path, MOST_DRAWN) as image:
         return picture_of(image, str(path), square=square)
 
 
@@ -99,6 +100,7 @@ def picture_of(image: Image.Image, name: str, *, square: bool = True) -> Picture
         DataError: undecodable, animated or not square.
     """
     with _decoding(name):
+        check_pixels(image, name, MOST_DRAWN)
         frames = getattr(image, "n_frames", 1)
         # 16-bit color is cut to 8 by Pillow's decoder; only its name for the raw bytes tells. (BGR;16 has 5-6-5.)
         raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
@@ -128,7 +130,9 @@ def _decoding(name: str) -> Iterator[None]:
     except SisugError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a picture", "Pillow knows no such format", "save it as PNG") from error
+        raise DataError(
+            f"{name} is not a picture", "it has none of the formats that are read", "save it as PNG"
+        ) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} is too large", str(error), "make it smaller") from error
     except Exception as error:  # decoders raise a dozen kinds for damaged files

@@ -34,7 +34,7 @@ class ClosingLine(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not trainer.is_global_zero or self._began is None:
             return  # nothing had been trained, so the error speaks for itself
-        asked = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        asked = isinstance(exception, KeyboardInterrupt | SIGTERMException) or was_terminated(exception)
         how = "Interrupted" if asked else "Stopped by an error"
         checkpoint = newest_checkpoint(run_folder(trainer))
         if checkpoint is None:
@@ -53,6 +53,11 @@ class ClosingLine(Callback):
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
         seen = getattr(pl_module, "images_seen", None)
         return f"{int(seen):,} images seen, {duration}" if isinstance(seen, Tensor) else duration
+
+
+def was_terminated(error: BaseException) -> bool:
+    """Whether an error says that a SIGTERM to the whole job ended a data worker before the main process heard of it."""
+    return isinstance(error, RuntimeError) and "killed by signal: Terminated" in str(error)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -6,12 +6,15 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,7 +27,8 @@ from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
 from sisug.training.checkpoint_io import AtomicCheckpointIO
 from sisug.training.run_config import RunConfigCallback
 from sisug.training.run_folder import check_run_folder, check_unused
-from sisug.training.run_naming import experiment_folder, newest_last_checkpoint, place_run
+from sisug.training.run_naming import claim, experiment_folder, held, newest_last_checkpoint, place_run, remove_empty
+from sisug.training.yaml_text import keep_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,17 @@ class SisugCLI(LightningCLI):
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         # Interpolation is resolved at the end, over all layers and the command line ("omegaconf+"; a test guards it).
         shared = {"parser_mode": "omegaconf+"}
+        keep_text()
+        with ExitStack() as self._until_the_end:
+            self._run(shared, args)
+
+    def _run(self, shared: dict[str, Any], args: ArgsType) -> None:
+        try:
+            self._set_up_and_run(shared, args)
+        except MisconfigurationException as error:
+            raise refused_by_lightning(error) from error
+
+    def _set_up_and_run(self, shared: dict[str, Any], args: ArgsType) -> None:
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -166,11 +181,24 @@ class SisugCLI(LightningCLI):
         if self._resumed:
             given["ckpt_path"] = None
         self.save_config_kwargs["given"] = given
-        folder = place_run(section["trainer"]["logger"], root=run["root"], name=run["name"], version=run["version"])
-        if folder is not None:
-            check_run_folder(folder)
+        place = {name: run[name] for name in ("root", "name", "version")}
+        if getattr(rank_zero_only, "rank", 0) != 0:  # the main process has the folder
+            place_run(section["trainer"]["logger"], **place)
+            return
+
+        def check(folder: Path) -> None:
+            check_run_folder(folder, least_free_gb(section["trainer"]["callbacks"]))
             if self.config["subcommand"] == "fit" and section["ckpt_path"] is None:
                 check_unused(folder)
+
+        folder, made = claim(section["trainer"]["logger"], **place, check=check)
+        if folder is None:
+            return
+        self._until_the_end.callback(remove_empty, made)
+        if self.config["subcommand"] == "fit":
+            self._until_the_end.enter_context(held(folder))
+        if section["trainer"]["default_root_dir"] is None:  # where files go without a logger, as in a fast_dev_run
+            section["trainer"]["default_root_dir"] = str(folder)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; an error of ours that comes out of one of them is shown as it is."""
@@ -189,16 +217,73 @@ class SisugCLI(LightningCLI):
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        if not self.model.automatic_optimization:
+            check_manual_options(self._get(self.config_init, "trainer"), type(self.model).__name__)
+        try:
+            trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise sisug_error_behind(error) or refused_by_lightning(error) from error
         # `last` after `best`: so it knows the best score, and a run that goes on from it does not replace a better one.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.sort(key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
         return trainer
 
 
+def least_free_gb(callbacks: object) -> float:
+    """What the configuration of RunFolder says of the space that a run needs, GB; 1 where it says nothing.
+
+    Args:
+        callbacks: the parsed value of `trainer.callbacks`.
+    """
+    for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(each, Namespace) and str(each.get("class_path", "")).endswith(".RunFolder"):
+            return float((each.get("init_args") or {}).get("min_free_gb", 1.0))
+    return 1.0
+
+
+def check_manual_options(trainer: Mapping[str, Any], module: str) -> None:
+    """Refuse options of Lightning's that modules which step their own optimizers cannot follow.
+
+    Args:
+        trainer: the Trainer's arguments.
+        module: the module's class, for the message.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    precision = trainer["precision"]
+    wrong = {
+        "gradient_clip_val": trainer["gradient_clip_val"] not in (None, 0),
+        "accumulate_grad_batches": trainer["accumulate_grad_batches"] != 1,
+        "precision": precision is not None and str(precision) not in PRECISIONS,
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            remedy = "leave it out" if name != "precision" else f"choose one of {', '.join(PRECISIONS)}"
+            raise ConfigError(
+                f"trainer.{name} {trainer[name]} with {module}",
+                "it steps two optimizers by itself, which Lightning does not do that for",
+                remedy,
+            )
+
+
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+"""Of trainings in which a module steps its own optimizers."""
+
+
+def refused_by_lightning(error: BaseException) -> ConfigError:
+    """What Lightning says of options that contradict each other, as an error of the house."""
+    said = " ".join(str(error).split())[:400]
+    return ConfigError("options of the trainer contradict each other", said, "leave one of them out")
+
+
 def sisug_error_behind(error: BaseException | None) -> SisugError | None:
     """The error of ours that another one was raised from, or None."""
+    seen: set[int] = set()
     while error is not None and not isinstance(error, SisugError):
+        if id(error) in seen:
+            return None
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return error
 

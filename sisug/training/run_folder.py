@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from sisug.common.folders import check_writable
-from sisug.errors import RunError
+from sisug.errors import DiskFullError, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ def check_run_folder(folder: Path, min_free_gb: float = 1.0) -> None:
     nearest = check_writable(folder, "run folder", "choose another folder with --run.root")
     free_gb = shutil.disk_usage(nearest).free / 1e9
     if free_gb < min_free_gb:
-        raise RunError(
+        raise DiskFullError(
             f"{free_gb:.2f} GB are free on the disk of the run folder {folder}",
             f"checkpoints and grids need room; the limit is {min_free_gb:g} GB",
-            "free some space, choose another disk with --run.root, or lower the callback's min_free_gb",
+            "free some space, choose another disk with --run.root, or lower min_free_gb of the callback RunFolder",
         )
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from jsonargparse import Namespace
+from filelock import FileLock, Timeout
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from sisug.errors import RunError
 from sisug.training.wandb_logger import RunWandbLogger
+
+LOCK = ".lock"
+"""File in a run's folder that the process which trains there holds."""
 
 LIGHTNINGS_NAME = "lightning_logs"
 """The name that Lightning's loggers have when none is given."""
@@ -68,6 +75,94 @@ def experiment_folder(logger: object, *, root: str | None, name: str | None) -> 
                 init_args["save_dir"] = root
             return _experiment_of(init_args, name)
     return None
+
+
+def claim(
+    logger: object,
+    *,
+    root: str | None,
+    name: str | None,
+    version: str | None,
+    check: Callable[[Path], object],
+) -> tuple[Path | None, list[Path]]:
+    """As `place_run`, with a folder that no other run has: two that start together get two numbers.
+
+    Args:
+        logger: as for `place_run`.
+        root: as for `place_run`.
+        name: as for `place_run`.
+        version: as for `place_run`.
+        check: is given the folder before it is made, and raises where it cannot be.
+
+    Returns:
+        The run's folder, as `place_run`; and the folders that were made for it, the innermost first.
+    """
+    if not logger:  # the run has a folder all the same
+        init_args = {"save_dir": root or "runs", "name": LIGHTNINGS_NAME, "version": None}
+        logger = dict_to_namespace({"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": init_args})
+    files = [config for config in _configs(logger) if issubclass(_class_of(config), _FILE_LOGGERS)]
+    numbered = version is None and all(config["init_args"]["version"] is None for config in files)
+    while True:
+        folder = place_run(logger, root=root, name=name, version=version)
+        if folder is None:
+            return None, []
+        check(folder)
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not numbered:
+                return folder, []
+            for config in files:  # another run was faster: the next number
+                config["init_args"]["version"] = None
+            for config in _configs(logger):
+                if config["init_args"].get("run_folder") == str(folder):
+                    config["init_args"]["run_folder"] = None
+            continue
+        return folder, made
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder, as long as the block lasts.
+
+    Args:
+        folder: of the run; it is there.
+
+    Raises:
+        RunError: another process trains there.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"another process is training in {folder}",
+            "two would overwrite each other's checkpoints and mix their metrics",
+            "wait until it is done, or start a run of its own: leave out --run.version and --ckpt_path last",
+        ) from error
+    except (OSError, NotImplementedError):  # a file system without locks: the folder's number keeps runs apart
+        yield
+        return
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders in which nothing was written.
+
+    Args:
+        folders: the innermost first.
+    """
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def next_version(experiment: Path) -> int:

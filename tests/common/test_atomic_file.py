@@ -55,6 +55,9 @@ def test_full_disk_is_found_behind_another_error() -> None:
     assert disk_is_full(outer)
     assert not disk_is_full(OSError(errno.EACCES, "no"))
     assert not disk_is_full(None)
+    inner = ValueError("raised from the outer one")
+    outer.__context__, inner.__context__ = inner, outer
+    assert not disk_is_full(outer)  # errors that are raised again make circles
 
 
 def test_checkpoint_is_what_torch_reads(tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def test_link_to_nothing(tmp_path: Path) -> None:
 def test_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
 
-    def refuse(*arguments: object) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "a.png")
 
     monkeypatch.setattr(Image, "open", refuse)

@@ -15,6 +15,7 @@ from sisug.data.avatars.drawing import style_version
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError
 from sisug.labels.label_sets import AVATARS, LabelSet
+from sisug.training.data_workers import wait_for_main_process
 from sisug.training.throughput import images_seen_of
 
 
@@ -114,6 +115,7 @@ class AvatarsDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=order,
             num_workers=self.num_workers,
+            worker_init_fn=wait_for_main_process,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

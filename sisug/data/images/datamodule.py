@@ -16,6 +16,7 @@ from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.labels.image_files import Colour
 from sisug.labels.image_folders import check_folder
+from sisug.training.data_workers import wait_for_main_process
 from sisug.training.throughput import images_seen_of
 
 logger = logging.getLogger(__name__)
@@ -181,6 +182,7 @@ class ImageFolderDataModule(LightningDataModule):
             sampler=order,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
+            worker_init_fn=wait_for_main_process,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

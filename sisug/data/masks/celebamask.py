@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from sisug.data.masks.pairs import Crop, Problems
 from sisug.errors import DataError
 from sisug.labels.image_folders import list_images
 from sisug.labels.label_maps import LabelMap, match_labels
 from sisug.labels.label_sets import LabelSet, label_set
+from sisug.labels.opening import opened_picture
 
 IMAGES, PARTS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 
@@ -186,7 +186,7 @@ def merge_parts(parts: Mapping[str, np.ndarray], labels: LabelSet) -> np.ndarray
 
 def _read_part(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             return np.asarray(image.convert("L")) > 0
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]

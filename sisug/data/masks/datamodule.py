@@ -15,6 +15,7 @@ from sisug.data.masks.splits import SPLITS, Split, check_disjoint, divided
 from sisug.data.order import EndlessOrder
 from sisug.errors import ConfigError, DataError
 from sisug.labels.label_sets import LabelSet
+from sisug.training.data_workers import wait_for_main_process
 from sisug.training.throughput import images_seen_of
 
 
@@ -157,6 +158,7 @@ class ImageMaskDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=order,
             num_workers=self.num_workers,
+            worker_init_fn=wait_for_main_process,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

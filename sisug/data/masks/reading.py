@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from sisug.data.images.scan import WHITE
 from sisug.data.masks.pairs import Pairs
 from sisug.errors import DataError
 from sisug.labels.image_files import Colour, examine
+from sisug.labels.opening import opened_picture
 from sisug.labels.pictures import centre, nearest
 
 SQUARE = (
@@ -64,7 +65,7 @@ def header_size(path: Path) -> tuple[int, int] | None:
         path: a picture file.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             # Without this look, asking a PNG for its EXIF block would decode it.
             lies = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in LYING
             return (image.height, image.width) if lies else image.size

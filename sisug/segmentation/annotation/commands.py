@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sisug.errors import ConfigError, DataError, check_range
+from sisug.errors import ConfigError, DataError, check_range, printable
 from sisug.generators import load_generator
 from sisug.labels.label_files import read_label_set
 from sisug.labels.label_sets import LABEL_SETS
@@ -113,7 +113,7 @@ def check(folder: Path, tolerance: int = 0) -> str:
     bad = [name for name in masks if name not in good]
     report = "\n".join([*_files(folder, record, masks), *_classes(record, good)])
     if bad:
-        sys.stdout.write(f"{report}\n\n")
+        sys.stdout.write(printable(f"{report}\n\n", keep="\n"))
         raise DataError(
             f"{len(bad)} of {len(masks)} masks in {folder} cannot be used: {', '.join(bad)}",
             "the lines above say why",
