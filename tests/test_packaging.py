@@ -127,3 +127,21 @@ def test_no_python_is_a_clear_message(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "needs Python 3.11 or newer" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("name", ["my model.safetensors", "model.safetensors", "/somewhere else/my model.v2.pkl"])
+def test_make_finds_what_it_trained_whatever_the_name(tmp_path: Path, name: str) -> None:
+    for part in ("Makefile", "experiments", "pyproject.toml", "constraints.txt"):
+        (tmp_path / part).symlink_to(REPOSITORY / part)
+    (tmp_path / "venv").mkdir()
+
+    def dry(target: str) -> str:
+        command = ["make", "-n", target, f"DATA={name}", f"VENV={tmp_path / 'venv'}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    stem = Path(name).stem
+    assert f'--run.name "rearranger-{stem}"' in dry("train-rearranger")
+    last = tmp_path / f"runs/rearranger-{stem}/version_0/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert f'rearranger "{last.relative_to(tmp_path)}"' in dry("train-mapper")
