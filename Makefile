@@ -8,15 +8,15 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate sweep test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate sweep train-all check-gpu test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
 STAMP := $(VENV)/.sisug-is-installed
 BIN := $(VENV)/bin
 
-# `sisug fit` with the layers of stage 1: DATA is a preset, or the file of a generator. Avatars have settings of their own;
-# all others share those of file.yaml.
+# `sisug fit` with the layers of stage 1: DATA is a preset, or the file of a generator. Avatars and faces have settings of
+# their own; all others share those of file.yaml.
 # The shell takes names apart, since make's own functions do so at spaces.
 layer = $(shell if [ -f "experiments/$(1)/$(DATA).yaml" ]; then echo "experiments/$(1)/$(DATA).yaml"; else echo "$(2)"; fi)
 NAME := $(shell basename -- "$(DATA)" | sed 's/\.[^.]*$$//')
@@ -26,15 +26,17 @@ GENERATOR =
 LAYERS = --config experiments/base.yaml --config $(STAGE1) --model.init_args.generator "$(DATA)" \
   --run.name "rearranger-$(NAME)"
 else
-GENERATOR = experiments/generator/$(DATA).yaml
-LAYERS = --config experiments/base.yaml --config $(STAGE1) --config $(GENERATOR)
+# A layer of stage 1 that stands without a generator's layer names its generator itself.
+GENERATOR = $(shell if [ -f "experiments/generator/$(DATA).yaml" ] || [ ! -f "experiments/rearranger/$(DATA).yaml" ]; \
+  then echo "experiments/generator/$(DATA).yaml"; fi)
+LAYERS = --config experiments/base.yaml --config $(STAGE1) $(addprefix --config ,$(GENERATOR))
 endif
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: DATA=$(DATA), CONDITION=$(CONDITION), SHOTS=$(SHOTS), ARGS= (options for sisug), VENV=$(VENV)."
-	@echo "  DATA of train-rearranger: $(notdir $(basename $(wildcard experiments/generator/*.yaml))),"
+	@echo "  DATA of train-rearranger: $(sort $(notdir $(basename $(wildcard experiments/generator/*.yaml))) faces),"
 	@echo "  or a generator's file (.safetensors, .pkl, .pt, .pth, .ckpt); of train-generator: avatars, or a folder of pictures."
 	@echo "  CONDITION: seg, scribble, edges, sketch, depth. ANNOTATIONS=FOLDER has labels of your own (sisug annotate export)."
 	@echo "  PROTOCOL-DATA of evaluate: $(notdir $(basename $(wildcard experiments/evaluate/*.yaml)))."
@@ -91,12 +93,10 @@ train-generator: $(STAMP)  ## Train a StyleGAN2 on DATA: a preset, or your own f
 # With WANDB=1 the sweep is W&B's (after `wandb login`), and this machine works as one agent of it; else it runs here alone.
 SWEEP ?= rearranger
 COUNT ?= 20
-ifeq ($(DATA),avatars)
-SWEEP_FILE ?= experiments/sweeps/$(SWEEP).yaml
-else
-SWEEP_FILE ?= $(firstword $(wildcard experiments/sweeps/$(SWEEP)-$(notdir $(DATA)).yaml experiments/sweeps/$(SWEEP)-images.yaml) \
-  experiments/sweeps/$(SWEEP)-$(notdir $(DATA)).yaml)
-endif
+# Of a folder of pictures the file is generator-images.yaml, which takes the folder from the environment.
+SWEEP_FILE ?= $(shell for name in "$(SWEEP)-$(NAME)" "$(if $(filter avatars,$(DATA)),$(SWEEP))" "$(SWEEP)-images"; do \
+  if [ -f "experiments/sweeps/$$name.yaml" ]; then echo "experiments/sweeps/$$name.yaml"; exit; fi; done; \
+  echo "experiments/sweeps/$(SWEEP)-$(NAME).yaml" | tr " " _)
 
 sweep: export PATH := $(abspath $(BIN)):$(PATH)
 sweep: export DATA := $(DATA)
@@ -105,8 +105,22 @@ ifdef WANDB
 	set -e; id=$$(wandb sweep "$(SWEEP_FILE)" 2>&1 | tee /dev/stderr | sed -n 's/.*wandb agent //p'); \
 	test -n "$$id"; wandb agent --count $(COUNT) "$$id"
 else
-	sisug sweep "$(SWEEP_FILE)" --count $(COUNT) --out "runs/sweep-$(SWEEP)-$(notdir $(basename $(DATA)))" $(ARGS)
+	sisug sweep "$(SWEEP_FILE)" --count $(COUNT) --out "runs/sweep-$(SWEEP)-$(NAME)" $(ARGS)
 endif
+
+MINUTES ?= 10
+
+train-all: $(STAMP)  ## Generator (avatars), rearranger and mappers of DATA in MINUTES, best checkpoints exported
+	$(BIN)/sisug train-all --data "$(DATA)" --minutes $(MINUTES) $(ARGS)
+
+# On a machine without network: WHEELS is a folder with the wheels of constraints.txt (`pip download`, on another machine).
+ifdef WHEELS
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(WHEELS))
+endif
+
+check-gpu: $(STAMP)  ## Everything on this machine's GPUs in one table, ten minutes at most; ARGS=--cpu tries it without one
+	$(BIN)/python benchmarks/check-gpu.py $(ARGS)
 
 train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter that scores layouts
 	$(BIN)/sisug fit --config experiments/base.yaml --config experiments/judge/$(DATA).yaml $(ARGS)

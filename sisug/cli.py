@@ -80,6 +80,10 @@ TOOLS: dict[str, tuple[str, str]] = {
         "sisug.sweeps.commands:sweep",
         "a W&B sweep file on this machine, without an account: FILE --count N",
     ),
+    "train-all": (
+        "sisug.training.train_all:train_all",
+        "all that ships for a data set, within a time: --data avatars|faces --minutes 10",
+    ),
     "judge export": ("sisug.segmentation.commands:export", "measure a trained judge and write it as a judge file"),
 }
 """The other subcommands: what runs ("module:function"; its signature makes the options) and the line of `--help`."""
