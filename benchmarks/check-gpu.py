@@ -230,8 +230,11 @@ def mobilestylegan(place: Place) -> tuple[Any, str]:
     wide = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64}
     network = MobileStyleGAN(512, 512, {4: 32, 8: 32, 16: 16} if place.on_cpu else wide, mapping_layers=8)
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+        for name, value in [*network.named_parameters(), *network.named_buffers()]:
+            if name.endswith("style.bias"):
+                value.fill_(1.0)  # as in trained networks, so that values keep their size from block to block
+            else:
+                value.normal_(std=value[0].numel() ** -0.5 if value.dim() > 1 and "noise" not in name else 0.1)
     why = "small, on a CPU" if place.on_cpu else f"{path.name} is not in the cache"
     return network, f"random weights: {why}"
 

@@ -45,10 +45,12 @@ COMMAND_LINE = {"__init__", "__main__", "cli", "testing"}
 """Files of the package itself that may open every door."""
 
 WIRING = {
+    "base_module.py",
     "datamodule.py",
     "grids.py",
     "latents.py",
     "module.py",
+    "multiscale_module.py",
     "online_clustering.py",
     "quality.py",
     "sample_grid.py",
