@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from PIL import Image
 
 from sisug.common.image_grid import GridRow, make_grid
-from sisug.mapper.module import MapperModule
+from sisug.mapper.base_module import StageTwoModule
 from sisug.mapper.result import Synthesis
 from sisug.proxies.palette import colour_proxy_masks
 from sisug.training.grid_logging import FirstBatchGrid
+from sisug.types import Images
+
+LARGEST = 256
+"""Height and width of an image in the picture, pixels, at most."""
 
 
 class SynthesisGrid(FirstBatchGrid):
@@ -26,15 +32,20 @@ class SynthesisGrid(FirstBatchGrid):
     name = "synthesised"
 
     def picture(self, module: LightningModule, outputs: Synthesis) -> Image.Image | None:
-        if not isinstance(module, MapperModule):
+        if not isinstance(module, StageTwoModule):
             return None
-        clusters, size, n = module.codebook.clusters, outputs.target.shape[2], self.columns
+        clusters, n = module.codebook.clusters, self.columns
+        size = min(outputs.target.shape[2], LARGEST)
+
+        def sized(images: Images) -> Images:
+            return F.interpolate(images[:n], (size, size), mode="bilinear", antialias=True)
+
         rows: list[GridRow] = [
-            outputs.target[:n],
-            module.condition.show(outputs.condition[:n]),
+            sized(outputs.target),
+            F.interpolate(module.condition.show(outputs.condition[:n]).float(), (size, size)).to(torch.uint8),
             colour_proxy_masks(outputs.true_mask[:n], clusters, size),
             colour_proxy_masks(outputs.proxy_mask[:n], clusters, size),
-            *(each[:n] for each in outputs.results),
+            *(sized(each) for each in outputs.results),
         ]
         looks = [f"look {i}" for i in range(len(outputs.results))]
         return make_grid(rows, ["sample", module.condition.name, "its proxy", "mapped", *looks])

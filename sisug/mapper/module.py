@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from sisug.common.seeding import fixed_latents, generator_for
+from sisug.common.seeding import generator_for
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
 from sisug.conditions.registry import condition as condition_by_name
 from sisug.errors import ConfigError, SisugError, check_range
 from sisug.generators import Discriminator, Features, GeneratorReference, generator_reference
-from sisug.generators.checkpoints import check_checkpoint, generator_may_be_missing, without_generator
+from sisug.generators.checkpoints import generator_may_be_missing
 from sisug.generators.losses import generator_adversarial_loss
 from sisug.labels.label_files import read_label_set
 from sisug.labels.label_sets import LabelSet
+from sisug.mapper.base_module import StageTwoModule
 from sisug.mapper.few_shot.reader import Reader
 from sisug.mapper.free_form import forget, redrawn
 from sisug.mapper.laying_out import LaidOut, kept_losses, lay_out
 from sisug.mapper.losses import discriminator_losses, proxy_loss, reading_loss
 from sisug.mapper.network import Mapper, straight_through
-from sisug.mapper.result import Synthesis
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
 from sisug.rearranger.network import LayoutMask
-from sisug.rearranger.pipeline import RearrangementPipeline
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.training.own_classes import OwnClasses
-from sisug.types import Images, Latents, Masks, ProxyWeights
+from sisug.types import Images, Latents, Masks
 
 LOOKS = 3
 """Looks of each condition in validation."""
 
 
-class MapperModule(OwnClasses):
+class MapperModule(StageTwoModule):
     """Trains the semantic mapper on conditions made from random samples, from one or a few labels, or none.
 
     Before training, the rearranger carries the labels to thousands of samples, and a reader of images learns from them.
@@ -103,8 +100,6 @@ class MapperModule(OwnClasses):
 
     Source: pairs and the reconstruction term are the paper's (Fig. 3), in forms of our choice; the rest is our choice.
     """
-
-    images_seen: Tensor
 
     def __init__(
         self,
@@ -213,11 +208,6 @@ class MapperModule(OwnClasses):
         self.truncation = trained.truncation if truncation is None else truncation
         self.seed = seed
         self.proxy_score = SegmentationScore(self.codebook.clusters)
-
-    @property
-    def pipeline(self) -> RearrangementPipeline:
-        """Generator, codebook and rearranger as they are now, as one computation."""
-        return RearrangementPipeline(self.generator, self.codebook, self.rearranger)
 
     def setup(self, stage: str) -> None:
         # `requires_grad_()` and Lightning's `unfreeze()` on this module reach every parameter below it directly.
@@ -339,84 +329,14 @@ class MapperModule(OwnClasses):
             optimizer.step()
         return logged
 
-    @torch.no_grad()
-    def map_condition(self, encoded: Encoded) -> ProxyWeights:
-        """Layouts of encoded conditions, by the averaged weights: how probable each label is in each cell.
-
-        Args:
-            encoded: conditions.
-        """
-        with self.average.average(self.mapper):
-            logits: Tensor = self.mapper(encoded)
-        return logits.softmax(dim=1)
+    def examples(self, ws: Styles, first: int) -> tuple[Encoded, SourceSamples]:
+        source = self.pipeline.source(ws)
+        plain = self.pipeline.render(source.features, source.ws)
+        read = None if self.reader is None else self.reader(plain).argmax(dim=1)
+        rng = generator_for(seed=self.seed, rank=0, images_seen=first, purpose="val conditions")
+        return self.condition.extract(plain, read, rng), source
 
     @torch.no_grad()
     def synthesise(self, z: Latents, target: LayoutMask) -> Images:
-        """Samples in other layouts.
-
-        Args:
-            z: latents of the samples.
-            target: layouts.
-        """
-        source = self.pipeline.source(self.generator.map(z, self.truncation))
         with self.rearranger_average.average(self.rearranger):
-            return self.pipeline.images(source, target)
-
-    def validation_step(  # type: ignore[override]  # Lightning passes any type on to the callbacks
-        self, batch: dict[str, Tensor], batch_idx: int
-    ) -> Synthesis:
-        return self._score(batch)
-
-    def test_step(  # type: ignore[override]  # Lightning passes any type on to the callbacks
-        self, batch: dict[str, Tensor], batch_idx: int
-    ) -> Synthesis:
-        return self._score(batch)
-
-    @torch.no_grad()
-    def _score(self, batch: dict[str, Tensor]) -> Synthesis:
-        """Update the scores; what comes back reaches the callbacks."""
-        source = self.pipeline.source(self.generator.map(batch["z_target"], self.truncation))
-        plain = self.pipeline.render(source.features, source.ws)
-        read = None if self.reader is None else self.reader(plain).argmax(dim=1)
-        stream = generator_for(seed=self.seed, rank=0, images_seen=int(batch["index"][0]), purpose="val conditions")
-        encoded = self.condition.extract(plain, read, stream)
-        layout = self.map_condition(encoded)
-        proxy_mask = layout.argmax(dim=1)
-        self.proxy_score.update(proxy_mask, source.mask)
-        results = []
-        for look in range(LOOKS):
-            z = fixed_latents(batch["index"], self.generator.z_dim, seed=self.seed, purpose=f"look {look}")
-            results.append(self.synthesise(z, layout))
-        return Synthesis(encoded, proxy_mask, source.mask, plain, tuple(results))
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, stage: Literal["val", "test"]) -> None:
-        score = self.proxy_score.compute()
-        self.proxy_score.reset()
-        values = {"proxy_miou": score.miou, "proxy_accuracy": score.accuracy}
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the generator's weights out, name them by their fingerprint, and say what the mapper reads."""
-        checkpoint["state_dict"] = without_generator(checkpoint["state_dict"])
-        checkpoint["generator"] = self.generator_reference
-        checkpoint["rearranger"] = self.rearranger_settings
-        checkpoint["condition"] = self.condition.to_dict()
-        checkpoint["lesson"] = None if self.lesson is None else asdict(self.lesson)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other weights or another architecture before anything is copied.
-
-        Raises:
-            FingerprintMismatch: it was trained with other generator weights.
-            CheckpointError: it is no mapper checkpoint, or tensors are missing or left over.
-        """
-        also = {"condition": "it does not say what its mapper reads"}
-        check_checkpoint(checkpoint, self, self.generator, holds="mapper", also=also)
-        if checkpoint.get("lesson"):
-            self.lesson = Lesson(**checkpoint["lesson"])
+            return super().synthesise(z, target)

@@ -37,11 +37,13 @@ class Mapper(nn.Module):
     """
 
     code: Tensor
+    size: int
 
     def __init__(
         self, channels: int, clusters: int, size: int, split: int, *, width: int = 32, coarsest: int = 4
     ) -> None:
         super().__init__()
+        self.size = size
         halvings = int(math.log2(size // split))
         strides = [nn.Conv2d(width if i else channels, width, 4, stride=2, padding=1) for i in range(halvings)]
         self.reduce = nn.ModuleList(strides or [nn.Conv2d(channels, width, 3, padding=1)])

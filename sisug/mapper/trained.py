@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisug.common.fingerprint import fingerprint
 from sisug.common.network_file import read_network_file, write_network_file
 from sisug.common.state_dicts import differences, listed, part_of
 from sisug.conditions.condition import Condition, Encoded
 from sisug.conditions.registry import condition_from_dict
-from sisug.errors import CheckpointError, DataError
+from sisug.errors import CheckpointError, DataError, FingerprintMismatch
 from sisug.generators import GeneratorReference
 from sisug.generators.checkpoints import averaged, find_generator, read_checkpoint
 from sisug.mapper.network import Mapper
-from sisug.rearranger.trained import TrainedRearranger, assemble, reference, tensors_of
+from sisug.rearranger.trained import SHIPPED as SHIPPED_REARRANGERS
+from sisug.rearranger.trained import TrainedRearranger, assemble, load_rearranger, reference, tensors_of
 from sisug.types import ProxyWeights
 
 ASSETS = Path(__file__).parent / "assets"
@@ -47,6 +49,7 @@ class TrainedMapper:
         width: of the mapper.
         lesson: what its labels were, see ``sisug.mapper.teaching.Lesson``; empty where there were none.
         source: file that it came from.
+        rearranger_name: of the rearranger, where it is one that ships, untuned; None for one of the mapper's own.
     """
 
     rearranger: TrainedRearranger
@@ -55,13 +58,14 @@ class TrainedMapper:
     width: int
     lesson: Mapping[str, Any]
     source: str
+    rearranger_name: str | None = None
 
     @torch.no_grad()
     def layouts(self, encoded: Encoded) -> ProxyWeights:
         """Layouts of encoded conditions: how probable each label is in each cell.
 
         Args:
-            encoded: conditions, at the generator's resolution.
+            encoded: conditions, at the size that the network takes.
         """
         logits: Tensor = self.network(encoded)
         return logits.softmax(dim=1)
@@ -87,13 +91,27 @@ def load_mapper(
     """
     path = SHIPPED.get(str(path_or_name), Path(path_or_name))
     tensors, record = _read_run(path) if path.suffix == ".ckpt" else _read_file(path)
-    settings = record["rearranger"]
-    found = find_generator(record["generator"], settings["split"], generator, path)
-    rearranger = assemble(settings, tensors, found, path)
+    settings, name = record["rearranger"], record.get("rearranger_name")
+    if name is not None and path.suffix != ".ckpt":
+        rearranger = load_rearranger(name, generator)
+        if fingerprint(tensors_of(rearranger)) != record.get("rearranger_fingerprint"):
+            raise FingerprintMismatch(
+                f"the mapper {path} belongs to another rearranger {name!r} than the one that ships",
+                "one of the two files is of another version of sisug",
+                "take both of one version, or train the mapper again",
+            )
+        found = rearranger.generator
+    else:
+        found = find_generator(record["generator"], settings["split"], generator, path)
+        rearranger = assemble(settings, tensors, found, path)
     try:
         reads = condition_from_dict(record["condition"], condition, path)
         network = Mapper(
-            reads.channels, settings["clusters"], found.resolution, found.split, width=int(record["width"])
+            reads.channels,
+            settings["clusters"],
+            int(record.get("size") or found.resolution),
+            found.split,
+            width=int(record["width"]),
         )
     except (DataError, KeyError, TypeError, RuntimeError) as error:
         raise _unusable(path, f"its record makes no mapper: {error}") from error
@@ -103,7 +121,7 @@ def load_mapper(
         raise _unusable(path, listed(problems))
     network.load_state_dict(weights)
     network.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    return TrainedMapper(rearranger, network, reads, int(record["width"]), record.get("lesson") or {}, str(path))
+    return TrainedMapper(rearranger, network, reads, int(record["width"]), record.get("lesson") or {}, str(path), name)
 
 
 def write_mapper(trained: TrainedMapper, path: Path, **report: Any) -> None:
@@ -120,11 +138,15 @@ def write_mapper(trained: TrainedMapper, path: Path, **report: Any) -> None:
     record = {
         "condition": trained.condition.to_dict(),
         "width": trained.width,
+        "size": trained.network.size,
         "lesson": dict(trained.lesson),
         "rearranger": dict(trained.rearranger.settings),
         "generator": reference(trained.rearranger),
     }
     tensors = tensors_of(trained.rearranger)
+    if trained.rearranger_name is not None:  # it lies in the package, once for all mappers
+        record |= {"rearranger_name": trained.rearranger_name, "rearranger_fingerprint": fingerprint(tensors)}
+        tensors = {}
     tensors |= {f"mapper.{name}": value for name, value in trained.network.state_dict().items()}
     write_network_file(path, FORMAT, tensors, record | report, exact=("codebook.",))
 
@@ -137,7 +159,10 @@ def _read_run(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     state = content["state_dict"]
     tensors = {k: v for k, v in state.items() if k.startswith(("codebook.", "rearranger.", "mapper."))}
     learnt = averaged(state, "mapper") | averaged(state, "rearranger", "rearranger_average")
-    return tensors | learnt, content | {"width": content["hyper_parameters"]["width"]}
+    given = content["hyper_parameters"]
+    untuned = not given.get("rearranger_learning_rate")
+    name = given.get("rearranger") if untuned and given.get("rearranger") in SHIPPED_REARRANGERS else None
+    return tensors | learnt, content | {"width": given["width"], "size": given.get("size"), "rearranger_name": name}
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -178,7 +178,7 @@ class Synthesizer:
                 "load a mapper, or call generate_like",
             )
         name = name_of(drawing, position)
-        encoded, record, warnings = encode(drawing, self.mapper.condition, self.generator.resolution, name)
+        encoded, record, warnings = encode(drawing, self.mapper.condition, self.mapper.network.size, name)
         unknown = never_labelled(encoded, self.mapper.condition, self.mapper.lesson.get("seen") or {})
         if unknown:
             warning = f"{name}: no label of this mapper shows {', '.join(unknown)}; it guesses what belongs there"
