@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from sisug.common.fingerprint import fingerprint
 from sisug.common.seeding import generator_for
 from sisug.conditions.condition import Encoded
 from sisug.conditions.label_condition import LabelCondition
@@ -24,7 +25,7 @@ from sisug.mapper.few_shot.neighbors import NeighborSegmenter
 from sisug.mapper.free_form import forget
 from sisug.mapper.losses import proxy_loss
 from sisug.mapper.network import Mapper
-from sisug.mapper.pairs import Pairs, make_pairs, move_together
+from sisug.mapper.pairs import Pairs, cached_pairs, make_pairs, move_together
 from sisug.mapper.teaching import Lesson
 from sisug.metrics import SegmentationScore
 from sisug.rearranger.pipeline import SourceSamples
@@ -156,22 +157,10 @@ class PairMapperModule(StageTwoModule):
         """
         if self._segmenter is None:
             assert self.labels is not None
-            assert self.annotations is not None
-            samples = read_annotations(Path(self.annotations), self.generator)
-            if samples.labels != self.labels:
-                raise ConfigError(
-                    f"annotations of label set {samples.labels.name!r}",
-                    f"the run has {self.labels.name!r}",
-                    "name the same one",
-                )
-            chosen = slice(None, self.annotated)
-            styles, masks = samples.styles(self.generator)[chosen], samples.masks[chosen]
+            labeled, masks = self._labeled()
             self._segmenter = NeighborSegmenter(
-                self.generator, styles.to(self.device), masks.to(self.device), self.labels, seed=self.seed
+                self.generator, labeled.to(self.device), masks.to(self.device), self.labels, seed=self.seed
             )
-            counts = self.labels.histogram(masks).tolist()
-            seen = {name: int(count) for name, count in zip(self.labels.classes, counts, strict=True)}
-            self.lesson = Lesson(len(masks), seen, None, None, None)
         return self._segmenter.segment(ws)
 
     @property
@@ -180,9 +169,14 @@ class PairMapperModule(StageTwoModule):
         return not isinstance(self.condition, LabelCondition)
 
     def on_fit_start(self) -> None:
-        """Make the pairs; every rank makes the same ones."""
-        if self._pairs is None:
-            self._pairs = make_pairs(
+        """Make the pairs, or take those that an earlier run left; every rank has the same ones."""
+        if self._pairs is not None:
+            return
+        if self.with_masks:
+            self._labeled()  # also where the pairs are there: it says what the labels show
+
+        def make() -> Pairs:
+            return make_pairs(
                 self.pipeline,
                 self.segment if self.with_masks else None,
                 self.count,
@@ -192,6 +186,40 @@ class PairMapperModule(StageTwoModule):
                 seed=self.seed,
                 purpose="pairs",
             )
+
+        self._pairs = cached_pairs(make, self._key())
+        self._segmenter = None  # validation makes it anew where it needs it; its references take memory
+
+    def _key(self) -> dict[str, Any]:
+        """All that decides the pairs."""
+        key: dict[str, Any] = {
+            "version": 1,
+            "generator": self.generator.fingerprint,
+            "codebook": fingerprint(self.codebook.state_dict()),
+            "pairs": [self.count, self.truncation, self.seed],
+            "size": self.mapper.size if self._draws_pictures else None,
+        }
+        if self.with_masks:
+            ws, masks = self._labeled()
+            key["labels"] = fingerprint({"ws": ws, "masks": masks})
+        return key
+
+    def _labeled(self) -> tuple[Styles, Masks]:
+        """Styles and masks of the labeled samples."""
+        assert self.labels is not None
+        assert self.annotations is not None
+        samples = read_annotations(Path(self.annotations), self.generator)
+        if samples.labels != self.labels:
+            raise ConfigError(
+                f"annotations of label set {samples.labels.name!r}",
+                f"the run has {self.labels.name!r}",
+                "name the same one",
+            )
+        chosen = slice(None, self.annotated)
+        ws, masks = samples.styles(self.generator)[chosen], samples.masks[chosen]
+        seen = dict(zip(self.labels.classes, (int(n) for n in self.labels.histogram(masks)), strict=True))
+        self.lesson = Lesson(len(masks), seen, None, None, None)
+        return ws, masks
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._pairs is not None

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from sisug.common.atomic_file import atomic_write
+from sisug.common.cache_folder import cache_folder
 from sisug.common.image_bytes import to_bytes
 from sisug.common.seeding import fixed_latents
 from sisug.rearranger.pipeline import RearrangementPipeline
@@ -89,6 +96,33 @@ def make_pairs(
         if start % 100 == 0:
             logger.info("%d of %d pairs of samples and proxy masks", start, count)
     return Pairs(torch.cat(proxies), torch.cat(masks) if masks else None, torch.cat(images) if images else None)
+
+
+def cached_pairs(make: Callable[[], Pairs], key: Mapping[str, Any]) -> Pairs:
+    """Pairs from the cache folder, or made now and kept there for the next kind of input.
+
+    A file that is damaged is made anew.
+
+    Args:
+        make: makes them.
+        key: all that decides them; JSON values.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / "pairs" / f"{digest[:32]}.safetensors"
+    if path.is_file():
+        try:
+            found = load_file(path)
+            return Pairs(found["proxy_masks"], found.get("masks"), found.get("images"))
+        except (SafetensorError, KeyError, OSError):
+            logger.warning("%s is damaged; the pairs are made anew", path)
+    pairs = make()
+    parts = {"proxy_masks": pairs.proxy_masks, "masks": pairs.masks, "images": pairs.images}
+    with atomic_write(path) as file:
+        file.write(save({name: value.contiguous() for name, value in parts.items() if value is not None}))
+    return pairs
 
 
 def move_together(

@@ -6,7 +6,7 @@ Both hold the rearranger and the codebook too, so that a mapper needs nothing bu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,29 @@ def load_mapper(
     network.load_state_dict(weights)
     network.to(memory_format=torch.channels_last).requires_grad_(False).eval()
     return TrainedMapper(rearranger, network, reads, int(record["width"]), record.get("lesson") or {}, str(path), name)
+
+
+def with_shipped(trained: TrainedMapper, name: str) -> TrainedMapper:
+    """A mapper with a rearranger that ships in place of its own.
+
+    Args:
+        trained: the mapper.
+        name: of the rearranger.
+
+    Raises:
+        CheckpointError: there is none of that name, or its codebook is another one: its clusters mean other parts.
+    """
+    if name not in SHIPPED_REARRANGERS:
+        known = ", ".join(SHIPPED_REARRANGERS)
+        raise CheckpointError(f"there is no rearranger {name!r} that ships", f"there are: {known}", "name one of them")
+    found = load_rearranger(name, trained.rearranger.generator)
+    if fingerprint(found.codebook.state_dict()) != fingerprint(trained.rearranger.codebook.state_dict()):
+        raise CheckpointError(
+            f"the mapper {trained.source} cannot go with the rearranger {name!r}",
+            "it was trained for another codebook, whose clusters mean other parts",
+            "train the mapper with this rearranger",
+        )
+    return replace(trained, rearranger=found, rearranger_name=name)
 
 
 def write_mapper(trained: TrainedMapper, path: Path, **report: Any) -> None:

@@ -25,7 +25,7 @@ from sisug.rearranger.pipeline import RearrangementPipeline
 
 ASSETS = Path(__file__).parent / "assets"
 
-SHIPPED: Mapping[str, Path] = {"avatars": ASSETS / "avatars-64.safetensors"}
+SHIPPED: Mapping[str, Path] = {"avatars": ASSETS / "avatars-64.safetensors", "faces": ASSETS / "faces-1024.safetensors"}
 """The rearrangers that come with the project, by the name of their generator."""
 
 FORMAT = "sisug-rearranger-1"
