@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -30,9 +30,10 @@ from sisug.mapper.network import Mapper, straight_through
 from sisug.mapper.teaching import Lesson, teach_reader
 from sisug.metrics import SegmentationScore
 from sisug.rearranger.network import LayoutMask
+from sisug.rearranger.pipeline import SourceSamples
 from sisug.rearranger.trained import load_rearranger, reference
 from sisug.training.ema import ExponentialMovingAverage
-from sisug.types import Images, Latents, Masks
+from sisug.types import Images, Latents, Masks, Styles
 
 LOOKS = 3
 """Looks of each condition in validation."""
