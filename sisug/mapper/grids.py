@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from PIL import Image
+from torch import Tensor
 
 from sisug.common.image_grid import GridRow, make_grid
 from sisug.mapper.base_module import StageTwoModule
 from sisug.mapper.result import Synthesis
 from sisug.proxies.palette import colour_proxy_masks
 from sisug.training.grid_logging import FirstBatchGrid
-from sisug.types import Images
 
 LARGEST = 256
 """Height and width of an image in the picture, pixels, at most."""
@@ -37,7 +37,7 @@ class SynthesisGrid(FirstBatchGrid):
         clusters, n = module.codebook.clusters, self.columns
         size = min(outputs.target.shape[2], LARGEST)
 
-        def sized(images: Images) -> Images:
+        def sized(images: Tensor) -> Tensor:
             return F.interpolate(images[:n], (size, size), mode="bilinear", antialias=True)
 
         rows: list[GridRow] = [
