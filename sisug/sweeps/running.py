@@ -176,7 +176,7 @@ class LocalSweep:
         self._active.append(_Process(trial, process, lock, output, slot, earlier=earlier))
 
     def _environment(self, trial: Trial, slot: int) -> dict[str, str]:
-        own = {"WANDB_RUN_ID": trial.folder_name, "PYTHONUNBUFFERED": "1"}
+        own = {"WANDB_RUN_ID": f"{trial.number:03d}", "PYTHONUNBUFFERED": "1"}
         own["WANDB_MODE"] = os.environ.get("WANDB_MODE", "disabled")
         if self.workers > 1:
             gpus = _gpus()

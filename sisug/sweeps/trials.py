@@ -43,7 +43,7 @@ class Trial:
     @property
     def folder_name(self) -> str:
         """Name of its folder in that of the sweep."""
-        return f"{self.number:03d}"
+        return f"run-{self.number:03d}"
 
 
 def write_trial(folder: Path, trial: Trial) -> None:

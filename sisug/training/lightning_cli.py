@@ -241,7 +241,7 @@ def least_free_gb(callbacks: object) -> float:
     return 1.0
 
 
-def check_manual_options(trainer: Mapping[str, Any], module: str) -> None:
+def check_manual_options(trainer: Mapping[str, Any] | Namespace, module: str) -> None:
     """Refuse options of Lightning's that modules which step their own optimizers cannot follow.
 
     Args:

@@ -116,6 +116,7 @@ def steps_of(data: str, conditions: list[str], folder: Path, experiments: Path) 
     if data == "avatars":
         name = SHIPS[data]
         fit = ["--config", str(experiments / "train-generator" / f"{data}.yaml"), "--model.init_args.init", data]
+        fit += ["--data.init_args.train_length", "10000"]  # drawn once, before the first step
         export = ["generator", "convert"]
         steps.append(Step(name, 4.0, fit, "val/frechet_avatars-judge-unet-v1", "min", export))
         layers += ["--config", str(experiments / "generator" / f"{data}.yaml")]

@@ -28,7 +28,7 @@ PROGRAM = """
 import csv, json, os, sys, time
 from pathlib import Path
 options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-folder = Path(options["run.root"], options["run.name"], os.environ["WANDB_RUN_ID"])
+folder = Path(options["run.root"], options["run.name"], "run-" + os.environ["WANDB_RUN_ID"])
 alone = folder / "busy"
 assert not alone.exists(), "two processes in one folder"
 alone.touch()
@@ -81,7 +81,7 @@ def test_six_runs_find_the_better_half(tmp_path: Path) -> None:
     text = sweep(sweep_file(tmp_path), count=6, out=tmp_path / "out")
     with (tmp_path / "out" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["run"] for row in rows) == [f"{number:03d}" for number in range(1, 7)]
+    assert sorted(row["run"] for row in rows) == [f"run-{number:03d}" for number in range(1, 7)]
     scores = [float(row["val/loss"]) for row in rows]
     assert scores == sorted(scores)
     assert abs(float(rows[0]["x"]) - 0.7) < 0.25  # the half of the range around the best value
@@ -142,7 +142,7 @@ def test_two_sweeps_at_once_share_the_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", TWICE, str(path), str(tmp_path / "out")],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
     )
-    wait_for(lambda: (tmp_path / "out" / "001").exists(), seconds=120)
+    wait_for(lambda: (tmp_path / "out" / "run-001").exists(), seconds=120)
     trials = run(path, 6)
     assert other.wait(60) == 0
     assert [(trial.number, trial.state) for trial in trials] == [(number, "finished") for number in range(1, 7)]
@@ -195,7 +195,7 @@ def test_sigterm_ends_the_runs_and_the_next_call_goes_on(tmp_path: Path) -> None
         run(path, 1)
     (trial,) = read_trials(tmp_path / "out", "val/loss")
     assert trial.state == "killed"
-    (tmp_path / "out" / "001" / "busy").unlink(missing_ok=True)
+    (tmp_path / "out" / "run-001" / "busy").unlink(missing_ok=True)
     (trial,) = run(path, 1)
     assert (trial.state, len(trial.history)) == ("finished", 8)
 
@@ -237,7 +237,7 @@ def test_table_lists_runs_without_a_score_last(tmp_path: Path) -> None:
     given = read_sweep(sweep_file(tmp_path))
     trials = [Trial(1, {"x": 1}), Trial(2, {"x": 2}, "finished", history=[3.0, 2.0]), Trial(3, {"x": 3}, history=[1.0])]
     rows = list(csv.DictReader(table(given, trials).splitlines()))
-    assert [row["run"] for row in rows] == ["003", "002", "001"]
+    assert [row["run"] for row in rows] == ["run-003", "run-002", "run-001"]
     assert rows[-1]["val/loss"] == ""
     for trial in trials:
         write_trial(tmp_path / "sweep", trial)
@@ -270,6 +270,6 @@ def test_a_real_training_is_swept(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").glob("0*")) == ["001", "002"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["run-001", "run-002"]
     assert [trial.state for trial in read_trials(tmp_path / "out", "val/loss")] == ["finished"] * 2
-    assert all((tmp_path / "out" / run / "checkpoints" / "last.ckpt").is_file() for run in ("001", "002"))
+    assert all((tmp_path / "out" / run / "checkpoints" / "last.ckpt").is_file() for run in ("run-001", "run-002"))

@@ -88,7 +88,7 @@ def by_agent(path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     agent._sweep_command = config["command"]
     agent._in_jupyter, agent._function, agent._forward_signals, agent._run_processes = False, None, False, {}
     arguments = {name: {"value": value} for name, value in values.items()}
-    agent._command_run({"run_id": "run1", "program": config["program"], "args": arguments})
+    agent._command_run({"run_id": "1e5", "program": config["program"], "args": arguments})
     return started[0]
 
 
@@ -144,7 +144,7 @@ def test_the_agents_command_trains_and_logs_the_metric(
         assert sisug(*arguments, "--trainer.enable_model_summary=false") == 0
     finally:
         wandb.finish()
-    with (tmp_path / "try" / "run1" / "metrics.csv").open() as file:
+    with (tmp_path / "try" / "run-1e5" / "metrics.csv").open() as file:
         logged = [row.get(config["metric"]["name"]) for row in csv.DictReader(file)]
     assert [value for value in logged if value], "the metric of the sweep is not logged"
 
