@@ -54,6 +54,10 @@ TOOLS: dict[str, tuple[str, str]] = {
         "a data set as a clean tree: FOLDER --to OUT [--format celebamask-hq]",
     ),
     "data plot": ("sisug.data.commands:plot", "a picture of a data set's images beside their coloured masks"),
+    "demo": (
+        "sisug.synthesis.demo.commands:demo",
+        "a page in the browser to draw on: the picture follows each stroke",
+    ),
     "evaluate": (
         "sisug.evaluation.commands:evaluate",
         "a protocol's table and report: --protocol few-shot|supervised|quality|diversity|ablation",

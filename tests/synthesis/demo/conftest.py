@@ -1,0 +1,17 @@
+"""A studio of tiny models, what the tests of the demo share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sisug.synthesis.demo.models import Models, Reader
+from sisug.synthesis.demo.studio import Studio
+
+
+@pytest.fixture(scope="session")
+def studio(mapper_file: Path, edges_file: Path) -> Studio:
+    readers = [Reader("tiny", "seg", str(mapper_file), mapper_file.name)]
+    readers.append(Reader("tiny", "edges", str(edges_file), edges_file.name))
+    return Studio(Models(readers, "cpu"))
