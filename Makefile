@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate evaluate sweep train-all check-gpu test test-slow lint format constraints clean
+.PHONY: help setup config train-generator train-rearranger train-mapper train-judge generate demo evaluate sweep train-all check-gpu test test-slow lint format constraints clean
 
 # The environment is whole when this file is there: it is made last, and again whenever pyproject.toml or
 # constraints.txt change. An interrupted set-up has none, so the next call of make carries on.
@@ -72,6 +72,9 @@ OUT ?= runs/generated
 
 generate: $(STAMP)  ## Images of the drawings INPUT by MAPPER, into OUT
 	$(BIN)/sisug generate --mapper "$(MAPPER)" --input "$(INPUT)" --out "$(OUT)" $(ARGS)
+
+demo: $(STAMP)  ## A page in the browser to draw on: the picture follows each stroke
+	$(BIN)/sisug demo $(ARGS)
 
 PROTOCOL ?= few-shot
 

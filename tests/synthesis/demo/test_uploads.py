@@ -40,6 +40,7 @@ def test_hostile_files_are_refused_with_a_sentence(name: str, exact: bool) -> No
     assert "/" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_no_upload_takes_two_seconds_or_a_gigabyte() -> None:
     # In a process of its own, whose peak of memory is that of the uploads.
     program = f"""
@@ -82,7 +83,7 @@ def test_a_photo_is_turned_upright_and_keeps_nothing_of_its_exif() -> None:
 
 
 def test_a_mask_made_smaller_holds_no_new_value() -> None:
-    mask = np.random.default_rng(0).choice(np.array([0, 7, 250], np.uint8), (3000, 3000))
+    mask = np.array([0, 7, 250], np.uint8)[np.random.default_rng(0).integers(0, 3, (1500, 1500))]
     read = read_upload(hostile.png(Image.fromarray(mask)), exact=True)
     assert read.size == (LARGEST, LARGEST)
     assert set(np.unique(read)) == {0, 7, 250}
