@@ -89,5 +89,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         reason = error.strerror or str(error)
-        raise RunError(f"{host}:{port} cannot be used", reason, "choose another --port; 0 takes any free one") from error
+        raise RunError(
+            f"{host}:{port} cannot be used", reason, "choose another --port; 0 takes any free one"
+        ) from error
     return listening

@@ -1,4 +1,4 @@
-"""Models of the page (demo): the mappers that ship and those named at start-up, loaded when they are first drawn for."""
+"""Models of the page (demo): the mappers that ship and those named at start-up, loaded when first drawn for."""
 
 from __future__ import annotations
 
@@ -208,7 +208,11 @@ class Models:
             seen = synthesizer.mapper.lesson.get("seen") or {}
             described |= {
                 "labels": [
-                    {"name": name.replace("_", " "), "color": list(color), "known": not any(seen.values()) or bool(seen.get(name))}
+                    {
+                        "name": name.replace("_", " "),
+                        "color": list(color),
+                        "known": not any(seen.values()) or bool(seen.get(name)),
+                    }
                     for name, color in zip(condition.labels.classes, condition.labels.palette, strict=True)
                 ],
                 "blank": {"number": condition.labels.ignore, "color": list(condition.blank)},

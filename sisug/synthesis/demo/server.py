@@ -32,7 +32,11 @@ MOST_AT_ONCE = 8
 MOST_SECONDS = 60
 """For the bytes of one request to arrive."""
 
-PAGE = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 
 HEADERS = {
     "cache-control": "no-store",

@@ -60,6 +60,9 @@ TILE = 96
 LOSSLESS = 256
 """Images up to this size are shown as PNG, larger ones as JPEG, which is written ten times as fast."""
 
+CLOSE = 20.0
+"""PSNR in dB from which the colors of a picture's parts are right."""
+
 MOST_ENLARGED = 4
 """Factor by which a photo smaller than the generator's images is made larger."""
 
@@ -131,7 +134,9 @@ class Studio:
 
     def about(self) -> dict[str, Any]:
         """The models and kinds of drawing that there are."""
-        return {"models": [{"name": name, "kinds": [*kinds, EXEMPLAR]} for name, kinds in self.models.families().items()]}
+        return {
+            "models": [{"name": name, "kinds": [*kinds, EXEMPLAR]} for name, kinds in self.models.families().items()]
+        }
 
     def describe(self, family: str, kind: str) -> dict[str, Any]:
         """What the page has to know about a model.
@@ -268,8 +273,14 @@ class Studio:
         name = secrets.token_urlsafe(16)
         kept = FoundPicture(png, ws, record, tuple(warnings), synthesizer.generator.fingerprint)
         self._pictures.put(name, kept)
-        found = f"found at {record['psnr']:.0f} dB"
-        return {"name": name, "image": _url(png, "png"), "found": found, "warnings": [_for_page(each) for each in warnings]}
+        how = "close to" if record["psnr"] >= CLOSE else "only roughly near"
+        found = f"The generator comes {how} your picture ({record['psnr']:.0f} dB)."
+        return {
+            "name": name,
+            "image": _url(png, "png"),
+            "found": found,
+            "warnings": [_for_page(each) for each in warnings],
+        }
 
     def download(self, wish: Wish, canvas: bytes) -> dict[str, bytes]:
         """The image, what was drawn, and a record with the command that makes the same bytes again; by name of file.

@@ -1,4 +1,4 @@
-"""Pictures from strangers (demo): whatever bytes come, a small upright square picture or a sentence, at bounded cost."""
+"""Pictures from strangers (demo): whatever bytes come, a small upright square or a sentence, at bounded cost."""
 
 from __future__ import annotations
 
@@ -58,9 +58,13 @@ def read_upload(content: bytes, *, exact: bool) -> Image.Image:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _too_many_pixels() from error
         except UnidentifiedImageError as error:
-            raise DataError(f"{NAME} is no picture that this page reads", "PNG, JPEG, WebP and BMP are", _REMEDY) from error
+            raise DataError(
+                f"{NAME} is no picture that this page reads", "PNG, JPEG, WebP and BMP are", _REMEDY
+            ) from error
         except Exception as error:  # decoders raise a dozen kinds for damaged files
-            raise DataError(f"{NAME} cannot be read", "the file is damaged", "save it again, or choose another") from error
+            raise DataError(
+                f"{NAME} cannot be read", "the file is damaged", "save it again, or choose another"
+            ) from error
 
 
 def too_large(size: int | None = None) -> DataError:

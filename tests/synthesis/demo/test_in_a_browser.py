@@ -34,7 +34,9 @@ PATIENCE = 120_000
 def address() -> Iterator[str]:
     """The demo as `sisug demo` starts it."""
     command = [sys.executable, "-m", "sisug", "demo", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as server:
         assert server.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
         try:
@@ -46,7 +48,9 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
+    )
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (on Debian: apt install chromium)")
     with playwright.sync_playwright() as started:
@@ -156,10 +160,16 @@ def test_each_kind_opens_with_something_to_see(visit: Callable[[], Any], kind: s
     assert not page.locator("#say .bad").count()
 
 
-def test_bad_files_get_a_sentence_beside_the_canvas_and_change_nothing(visit: Callable[[], Any], tmp_path: Path) -> None:
+def test_bad_files_get_a_sentence_beside_the_canvas_and_change_nothing(
+    visit: Callable[[], Any], tmp_path: Path
+) -> None:
     page = visit()
     before = settle(page)
-    files = {"notes.txt": b"hello", "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "huge.png": bytes(13 * 2**20)}
+    files = {
+        "notes.txt": b"hello",
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "huge.png": bytes(13 * 2**20),
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         for start in ("#start-drawing", "#start-photo"):

@@ -61,7 +61,9 @@ def test_a_drawing_gives_an_image(client: testclient.TestClient) -> None:
 
 
 @pytest.mark.parametrize("what", ["drawing", "photo", "picture"])
-@pytest.mark.parametrize("content", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(MOST_BYTES + 1)])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(MOST_BYTES + 1)]
+)
 def test_bad_uploads_get_a_sentence(client: testclient.TestClient, what: str, content: bytes) -> None:
     answer = client.post(f"/{what}", params=SEG, content=content)
     assert answer.status_code == 400
@@ -154,7 +156,9 @@ def test_a_missing_extra_is_named(
     sisug: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest)
+    )
     assert sisug("demo") == 2
     assert "sisug[demo]" in capsys.readouterr().err
 
@@ -167,7 +171,9 @@ def test_a_port_in_use_is_told(sisug: Callable[..., int], capsys: pytest.Capture
     assert "choose another --port" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [("--port", 70000), ("--host", "no such host!"), ("--mapper", "[missing.safetensors]", "--port", 0)])
+@pytest.mark.parametrize(
+    "options", [("--port", 70000), ("--host", "no such host!"), ("--mapper", "[missing.safetensors]", "--port", 0)]
+)
 def test_mistakes_on_the_command_line_are_told(
     sisug: Callable[..., int], capsys: pytest.CaptureFixture[str], options: tuple[object, ...]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the demo's page can ask for: images that follow a canvas, starts, pictures of visitors, downloads that repeat."""
+"""What the demo's page can ask for: images of a canvas, starts, pictures of visitors, downloads that repeat."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_a_class_that_does_not_exist_is_refused(studio: Studio) -> None:
         studio.image(SEG, b"\x07" * 65536)
 
 
-@pytest.mark.parametrize("wish", [replace(SEG, family="other"), replace(SEG, kind="scribble"), replace(SEG, kind="../x")])
+@pytest.mark.parametrize(
+    "wish", [replace(SEG, family="other"), replace(SEG, kind="scribble"), replace(SEG, kind="../x")]
+)
 def test_what_is_not_offered_is_refused(studio: Studio, wish: Wish) -> None:
     with pytest.raises(ConfigError, match="choose another"):
         studio.image(wish, canvas())

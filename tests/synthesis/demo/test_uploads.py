@@ -59,7 +59,8 @@ for name, content in files.items():
             assert max(picture.size) <= 1024, name
         except DataError:
             assert name in hostile.REFUSED, name
-        print(name, exact, round(time.process_time() - begun, 2), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(name, exact, round(time.process_time() - begun, 2), peak - before)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

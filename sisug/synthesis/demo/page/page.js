@@ -58,6 +58,7 @@ async function pump() {
   const slow = setTimeout(() => { $("wait").hidden = false; }, 600);
   while (done !== wanted) {
     const now = wanted, { model, kind } = state;
+    if (!sheet) { done = now; continue; } // another kind is being loaded, and asks by itself
     try {
       const answer = await (await ask("image", {}, kind === "exemplar" ? undefined : sheet.pixels.slice())).json();
       if (model === state.model && kind === state.kind) {
@@ -266,6 +267,7 @@ function sizes() {
 async function choose(model, kind) {
   const other = model !== state.model;
   Object.assign(state, { model, kind });
+  sheet = last = null;
   if (other) { state.like = "1"; state.mix = ""; await styles(); }
   const key = `${model}/${kind}`;
   $("kinds").lastChild.textContent = KINDS[kind][1];
@@ -406,7 +408,7 @@ $("shuffle").addEventListener("click", () => {
   use(state.tiles[place] ?? state.tiles[0]);
 });
 $("style-picture").addEventListener("click", () => file((given) => picture(given, (found) => {
-  add({ name: found.name, text: "your picture", picture: found.image, locked: true }, `Your picture was ${found.found}. Above 20 its colors are right.`);
+  add({ name: found.name, text: "your picture", picture: found.image, locked: true }, found.found);
 })));
 $("seed").addEventListener("change", () => {
   const seed = Math.min(2147483647, Math.max(0, Math.floor(Number($("seed").value) || 0)));
@@ -425,7 +427,7 @@ $("redo").addEventListener("click", () => step(sheet.redo, sheet.undo));
 $("clear").addEventListener("click", () => { remember(); sheet.pixels.fill(empty()); paint(); marks(); if (state.kind === "seg") follow(); else say("Draw on the canvas.", "busy"); });
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input[type=number]") || state.kind === "exemplar" || !sheet) return;
+  if (event.target.matches("input[type=number], select") || state.kind === "exemplar" || !sheet) return;
   const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
   if (command && key === "z" && !event.shiftKey) step(sheet.undo, sheet.redo);
   else if (command && (key === "y" || key === "z")) step(sheet.redo, sheet.undo);
