@@ -255,7 +255,7 @@ function sizes() {
   $("sizes").replaceChildren(...(lines() ? PEN.map((each) => each * 2) : SIZES).map((size) => {
     const made = button("", () => { state.size[sizeName()] = size; marks(); }, `${lines() ? "Pen" : "Brush"} of ${size} pixels`);
     const dot = document.createElement("i");
-    dot.style.width = dot.style.height = `${4 + size * (lines() ? 1 : .42)}px`;
+    dot.style.width = dot.style.height = `${4 + size * (lines() ? 1 : .36)}px`;
     made.dataset.size = size;
     made.append(dot);
     return made;
