@@ -32,12 +32,12 @@ PLAIN: dict[str, Any] = {
     "resolutions": (32, 64, 128),
     "neighbors": 5,
     "temperature": 1e9,
-    "unlabeled": 0,
+    "position_weight": 0.5,
     "smoothing": 0,
-    "references": 10**9,
+    "thinning": 1,
 }
-METHODS: dict[str, dict[str, Any]] = {"plain": PLAIN, "smoothed": {"unlabeled": 0}, "whitened": {}}
-"""Plain neighbors; those that ship; and these without what samples without labels teach."""
+METHODS: dict[str, dict[str, Any]] = {"plain": PLAIN, "shipped": {}}
+"""Plain neighbors (of the coarsest features half), and those that ship."""
 
 
 class Remembering:

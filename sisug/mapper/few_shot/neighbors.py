@@ -26,18 +26,11 @@ COMPONENTS = 64
 CELLS = 600
 """Cells of each sample that the components are fitted to."""
 
-CONFIDENT = 0.7
-"""Share of the votes from which a cell of an unlabeled sample counts as of that class."""
-
-LEAST = 50
-"""Such cells that a class needs for a covariance of its own."""
-
-SPREAD = 1.7
-"""Root mean square length of a whitened descriptor, so that temperatures mean the same before and after: that of four
-unit vectors, less what they have in common."""
+COARSEST_WEIGHT = 0.5
+"""Of the features of the coarsest resolution, where those of the others have 1: they say where, less what."""
 
 WINDOW = 2
-"""Reach of the smoothing, cells."""
+"""Reach of the smoothing, and how far from another class the inside of a part begins, cells."""
 
 AFFINITY = 0.15
 """Squared distance of descriptors at which a neighboring cell counts a third in the smoothing."""
@@ -49,10 +42,8 @@ class NeighborSegmenter:
     """Names the parts of a generator's samples by the labels of the most similar cells of labeled ones.
 
     A cell's descriptor joins the features of four resolutions around the grid, each normalized per sample and channel
-    and to unit length, and its position. What labels alone cannot tell, how much a part varies from sample to sample,
-    is learned from samples without labels: they are labeled by plain neighbors first, and the covariance within their
-    classes whitens the descriptors (as in linear discriminant analysis). Votes are smoothed among similar cells nearby.
-    Nothing is trained by gradients.
+    and to unit length, and its position. Votes are smoothed among similar cells nearby. Nothing is trained by
+    gradients.
 
     Args:
         generator: frozen.
@@ -63,19 +54,19 @@ class NeighborSegmenter:
         neighbors: how many cells vote.
         temperature: squared distance beyond the nearest one's at which a vote counts a third.
         position_weight: weight of a cell's position, -1 to 1 across the image, in its descriptor.
-        unlabeled: samples without labels that the whitening learns from; 0 for none.
-        truncation: of those.
-        shrinkage: part of the mean variance that is added to the covariance.
         smoothing: rounds of smoothing.
-        references: labeled cells that are kept at most; common classes are thinned out, and their cells count for more.
+        thinning: of the cells inside of large parts one in so many is kept, and counts for all of them. Cells near
+            other classes are all kept: where they were thinned out, small parts lost.
+        unlabeled: samples without labels that the principal components are fitted to, beside the labeled ones.
+        truncation: of those.
         seed: of all draws.
 
     Raises:
         ConfigError: a number out of range.
         DataError: masks of another size or number, or nothing labeled.
 
-    Source: our choice. On faces (docs/results.md) better than plain neighbors, which had been better than a trained
-        few-shot segmenter.
+    Source: our choice; `benchmarks/face_labels.py` measures it on faces. A whitening by the covariance within classes
+        of samples without labels helped with one label and cost with four.
     """
 
     def __init__(
@@ -86,18 +77,17 @@ class NeighborSegmenter:
         labels: LabelSet,
         *,
         resolutions: Sequence[int] | None = None,
-        neighbors: int = 30,
+        neighbors: int = 20,
         temperature: float = 0.2,
-        position_weight: float = 0.5,
-        unlabeled: int = 48,
-        truncation: float = 0.7,
-        shrinkage: float = 0.1,
+        position_weight: float = 1.0,
         smoothing: int = 2,
-        references: int = 12_000,
+        thinning: int = 4,
+        unlabeled: int = 16,
+        truncation: float = 0.7,
         seed: int = 0,
     ) -> None:
-        check_range(neighbors=neighbors, temperature=temperature, references=references, above=0)
-        check_range(unlabeled=unlabeled, smoothing=smoothing, shrinkage=shrinkage, position_weight=position_weight)
+        check_range(neighbors=neighbors, temperature=temperature, thinning=thinning, above=0)
+        check_range(unlabeled=unlabeled, smoothing=smoothing, position_weight=position_weight)
         self.generator, self.labels = generator, labels
         self.neighbors, self.temperature, self.position_weight = neighbors, temperature, position_weight
         self.smoothing = smoothing
@@ -110,14 +100,9 @@ class NeighborSegmenter:
             index = torch.arange(unlabeled, device=ws.device)
             z = fixed_latents(index, generator.z_dim, seed=seed, purpose="neighbors")
             others = generator.map(z, truncation)
-        self.components = self._principal(torch.cat([ws, others[: max(1, unlabeled // 2)]]), rng)
-        self.whitening: Tensor | None = None
+        self.components = self._principal(torch.cat([ws, others]), rng)
         described = torch.stack([each for each, _ in self._described(ws)])
-        self._keep(described, shares, references // 3, rng)
-        if unlabeled:
-            self.whitening = self._within_classes(others, shrinkage)
-            described = described @ self.whitening
-        self._keep(described, shares, references, rng)
+        self._keep(described, shares, thinning, rng)
 
     @torch.no_grad()
     def probabilities(self, ws: Styles) -> Float[Tensor, "batch classes side side"]:
@@ -127,8 +112,8 @@ class NeighborSegmenter:
             ws: styles of the samples.
         """
         rows = []
-        for plain, local in self._described(ws):
-            votes = self._votes(plain if self.whitening is None else plain @ self.whitening)
+        for described, local in self._described(ws):
+            votes = self._votes(described)
             rows.append(self._smoothed(votes.t().reshape(1, -1, self.grid, self.grid), local))
         return torch.cat(rows)
 
@@ -187,29 +172,30 @@ class NeighborSegmenter:
 
     @torch.no_grad()
     def _described(self, ws: Styles) -> Iterator[tuple[Descriptors, Descriptors]]:
-        """For each sample its cells' descriptors, and those without position and the finest resolution."""
+        """For each sample its cells' descriptors, and those without position and the coarsest resolution."""
         line = (torch.arange(self.grid, device=ws.device) + 0.5) * 2 / self.grid - 1
         position = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 2) * self.position_weight
         for one in torch.split(ws, 1):
             parts = [rows @ axes for rows, axes in zip(self._features(one), self.components, strict=True)]
-            yield torch.cat([*parts, position], dim=1), torch.cat(parts[:-1] or parts, dim=1)
+            yield torch.cat([COARSEST_WEIGHT * parts[0], *parts[1:], position], dim=1), torch.cat(parts[1:], dim=1)
 
     def _keep(
         self,
         described: Float[Tensor, "labeled cell descriptor"],
         shares: Float[Tensor, "labeled cell classes"],
-        count: int,
+        thinning: int,
         rng: torch.Generator,
     ) -> None:
-        """Take labeled cells as references, of common classes a part."""
-        rows, votes = described.flatten(0, 1), shares.flatten(0, 1)
-        labeled = votes.sum(dim=1) > 0
-        rows, votes = rows[labeled], votes[labeled]
-        classes = votes.argmax(dim=1)
-        sizes = torch.bincount(classes, minlength=votes.shape[1])
-        fraction = (_cap(sizes.tolist(), count) / sizes.clamp_min(1)).clamp_max(1)
-        kept = torch.rand(len(rows), generator=rng).to(rows.device) < fraction[classes]
-        self.references, self.votes = rows[kept], votes[kept] / fraction[classes][kept, None]
+        """Take labeled cells as references, of those inside of large parts a part."""
+        classes = torch.where(shares.sum(dim=2) > 0, shares.argmax(dim=2), -1)
+        grids = classes.view(-1, 1, self.grid, self.grid).float()
+        edge = F.pad(grids, (WINDOW,) * 4, mode="replicate")
+        highest, lowest = (sign * F.max_pool2d(sign * edge, 2 * WINDOW + 1, stride=1) for sign in (1, -1))
+        inside = (highest == lowest).flatten()
+        drawn = torch.rand(len(inside), generator=rng).to(inside.device) < 1 / thinning
+        kept = (classes.flatten() >= 0) & (drawn | ~inside)
+        weights = torch.where(inside, float(thinning), 1.0)[kept, None]
+        self.references, self.votes = described.flatten(0, 1)[kept], shares.flatten(0, 1)[kept] * weights
         self.squares = self.references.square().sum(dim=1)
 
     def _votes(self, described: Descriptors) -> Float[Tensor, "cell classes"]:
@@ -242,40 +228,3 @@ class NeighborSegmenter:
                 sums += weight * near[..., y : y + side, x : x + side]
             votes = sums / total
         return votes
-
-    def _within_classes(self, ws: Styles, shrinkage: float) -> Float[Tensor, "descriptor descriptor"]:
-        """The map that makes descriptors vary equally in all directions within a class, by unlabeled samples."""
-        classes = self.votes.shape[1]
-        width = self.references.shape[1]
-        counts = torch.zeros(classes, device=ws.device)
-        sums = torch.zeros(classes, width, device=ws.device)
-        squares = torch.zeros(classes, width, width, device=ws.device)
-        for described, local in self._described(ws):
-            votes = self._votes(described).t().reshape(1, -1, self.grid, self.grid)
-            belief, named_as = self._smoothed(votes, local)[0].flatten(1).max(dim=0)
-            for number in torch.unique(named_as).tolist():
-                rows = described[(named_as == number) & (belief > CONFIDENT)]
-                counts[number] += len(rows)
-                sums[number] += rows.sum(dim=0)
-                squares[number] += rows.t() @ rows
-        common = counts >= LEAST
-        if not bool(common.any()):
-            return torch.eye(width, device=ws.device)
-        means = sums[common] / counts[common, None]
-        within = (squares[common] / counts[common, None, None] - means[:, :, None] * means[:, None, :]).mean(dim=0)
-        within += shrinkage * within.diagonal().mean() * torch.eye(width, device=ws.device)
-        values, axes = torch.linalg.eigh(within)
-        whitening = axes @ (values.clamp_min(1e-8).rsqrt()[:, None] * axes.t())
-        length = (self.references @ whitening).square().sum(dim=1).mean().sqrt()
-        return whitening * (SPREAD / length)
-
-
-def _cap(sizes: Sequence[int], count: int) -> float:
-    """The size to which classes are cut so that they have `count` together."""
-    left, cap = float(count), 0.0
-    for place, size in enumerate(sorted(sizes)):
-        cap = left / (len(sizes) - place)
-        if size >= cap:
-            return cap
-        left -= size
-    return float(max(sizes))
