@@ -1,6 +1,8 @@
 # Everything a person does with a clone: `make help` lists it. The first target that needs the environment makes it.
 
 VENV ?= .venv
+# What is drawn where DATA is left out: real faces, whose generator pip fetches once. All else is about avatars then.
+SHOWN := $(if $(filter undefined,$(origin DATA)),faces,$(DATA))
 DATA ?= avatars
 CONDITION ?= seg
 SHOTS ?= 1
@@ -51,8 +53,8 @@ train-rearranger: $(GENERATOR) $(STAMP)  ## Stage 1: train the rearranger on a p
 
 # The rearranger that ships for avatars, else the newest run of stage 1 on DATA. With ANNOTATIONS, a folder of
 # `sisug annotate export`, the labels are yours.
-ifeq ($(DATA),avatars)
-REARRANGER ?= avatars
+ifneq ($(filter $(DATA),avatars faces),)
+REARRANGER ?= $(DATA)
 else
 REARRANGER ?= $(shell ls -t "runs/rearranger-$(NAME)"/version_*/checkpoints/last.ckpt 2> /dev/null | head -n 1)
 endif
@@ -62,16 +64,20 @@ train-mapper: $(STAMP)  ## Stage 2: train the mapper of CONDITION from SHOTS lab
 	@if [ -z "$(REARRANGER)" ]; then \
 	  echo "error: no rearranger of $(DATA) in runs/. Run make train-rearranger DATA='$(DATA)' first, or name one: REARRANGER=FILE" >&2; exit 2; fi
 	$(BIN)/sisug fit --config experiments/base.yaml --config $(STAGE2) --model.init_args.rearranger "$(REARRANGER)" \
-	  --model.init_args.condition $(CONDITION) --model.init_args.shots $(SHOTS) \
+	  --model.init_args.condition $(CONDITION) $(if $(filter faces,$(DATA)),$(if $(filter file,$(origin SHOTS)),,--model.init_args.annotated $(SHOTS)),--model.init_args.shots $(SHOTS)) \
 	  $(if $(ANNOTATIONS),--model.init_args.annotations "$(ANNOTATIONS)") \
 	  --run.name "mapper-$(NAME)-$(CONDITION)-$(SHOTS)" $(ARGS)
 
-MAPPER ?= avatars-seg
-INPUT ?= examples/masks
+ifeq ($(origin DATA)$(origin MAPPER)$(origin INPUT),fileundefinedundefined)
+INSTEAD = || { echo "Faces could not be drawn, as said above; here are the avatars that ship." >&2; \
+  $(BIN)/sisug generate --mapper avatars-seg --input examples/masks --out "$(OUT)" $(ARGS); }
+endif
+MAPPER ?= $(SHOWN)-seg
+INPUT ?= $(if $(filter faces%,$(MAPPER)),examples/faces/masks,examples/masks)
 OUT ?= runs/generated
 
 generate: $(STAMP)  ## Images of the drawings INPUT by MAPPER, into OUT
-	$(BIN)/sisug generate --mapper "$(MAPPER)" --input "$(INPUT)" --out "$(OUT)" $(ARGS)
+	@$(BIN)/sisug generate --mapper "$(MAPPER)" --input "$(INPUT)" --out "$(OUT)" $(ARGS) $(INSTEAD)
 
 demo: $(STAMP)  ## A page in the browser to draw on: the picture follows each stroke
 	$(BIN)/sisug demo $(ARGS)

@@ -52,6 +52,7 @@ WIRING = {
     "module.py",
     "multiscale_module.py",
     "online_clustering.py",
+    "pair_module.py",
     "quality.py",
     "sample_grid.py",
 }

@@ -34,6 +34,9 @@ from sisug.segmentation.annotation.folder import read_annotations
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.types import Images, Masks, Styles
 
+REFERENCES = 4000
+"""Labeled positions that name those of other samples: thousands of samples are named, so fewer than by default."""
+
 
 class PairMapperModule(StageTwoModule):
     """Trains the semantic mapper as the paper does: on pairs of a sample's condition and its proxy mask.
@@ -159,7 +162,12 @@ class PairMapperModule(StageTwoModule):
             assert self.labels is not None
             labeled, masks = self._labeled()
             self._segmenter = NeighborSegmenter(
-                self.generator, labeled.to(self.device), masks.to(self.device), self.labels, seed=self.seed
+                self.generator,
+                labeled.to(self.device),
+                masks.to(self.device),
+                self.labels,
+                references=REFERENCES,
+                seed=self.seed,
             )
         return self._segmenter.segment(ws)
 

@@ -12,7 +12,7 @@ from typing import Any
 from sisug.common.folders import check_writable
 from sisug.errors import ConfigError, DataError, check_local, check_range
 from sisug.labels.image_folders import list_images
-from sisug.synthesis.options import BATCH, DEFAULT_SEEDS, check_truncation, parse_seeds
+from sisug.synthesis.options import BATCH, DEFAULT_SEEDS, LARGEST, check_truncation, parse_seeds
 from sisug.synthesis.output_folder import RECORD, SHEET, check_names, check_unused, write_record
 
 
@@ -28,6 +28,7 @@ def generate(
     rearranger: str | None = None,
     generator: str | dict[str, Any] | None = None,
     condition: str | dict[str, Any] | None = None,
+    size: int = LARGEST,
     batch_size: int = BATCH,
     device: str = "auto",
     overwrite: bool = False,
@@ -47,6 +48,7 @@ def generate(
         generator: preset, file or class in place of the generator that the mapper names: for one that has been moved,
             or whose class is no part of sisug.
         condition: class of the mapper's condition, where it is no part of sisug.
+        size: height and width that larger images are made smaller to, pixels; 1024 writes faces as they are.
         batch_size: images at a time, 1 or more.
         device: auto for a GPU where there is one, cpu, or cuda:N.
         overwrite: replace the images of another command in the folder.
@@ -64,12 +66,12 @@ def generate(
     if style is None:
         chosen = list(DEFAULT_SEEDS) if seeds is None else parse_seeds(seeds)
     check_truncation(truncation)
-    check_range(batch_size=batch_size, above=0)
+    check_range(batch_size=batch_size, size=size, above=0)
     options = {
         "mapper": mapper, "rearranger": rearranger, "generator": generator, "condition": condition, "input": input,
         "exemplar": exemplar,
         "seeds": seeds, "truncation": truncation, "style_from": style_from, "style_mix": style_mix,
-        "batch_size": batch_size, "device": device, "out": out,
+        "size": None if size == LARGEST else size, "batch_size": batch_size, "device": device, "out": out,
     }  # fmt: skip
     command = shlex.join(["sisug", "generate", *_as_options(options)])
     check_writable(out, "folder", "choose another --out")
@@ -101,9 +103,10 @@ def generate(
     names = [file_name(layout.name, caption) for layout in layouts for caption in captions]
     check_names(out, names, overwrite)
     styles = synthesizer.styles(chosen, truncation=truncation, style_from=style, style_mix=style_mix)
-    write_stream(synthesizer.stream(layouts, styles, batch_size), layouts, styles.captions, out, SHEET)
+    write_stream(synthesizer.stream(layouts, styles, batch_size, size), layouts, styles.captions, out, SHEET)
     record = synthesizer.record(layouts, styles) | {
         "batch_size": batch_size,
+        "size": size,
         "failed": [
             {"file": str(path), "state": error.state, "cause": error.cause, "remedy": error.remedy}
             for path, error in failed

@@ -14,6 +14,9 @@ TRUNCATION = 0.7
 BATCH = 16
 """Images at a time."""
 
+LARGEST = 512
+"""Height and width at which the command writes images, pixels, where nothing else is asked for."""
+
 MOST_SEEDS = 10_000
 """Seeds of one command: their features are held in memory."""
 

@@ -179,7 +179,7 @@ class SheetRow(NamedTuple):
 
 
 def sheet_row(
-    name: str, shown: UInt8[Tensor, "3 height width"], images: Float[Tensor, "style 3 height width"]
+    name: str, shown: UInt8[Tensor, "3 shown_height shown_width"], images: Float[Tensor, "style 3 height width"]
 ) -> SheetRow:
     """A row at the size of the sheet.
 
@@ -188,8 +188,10 @@ def sheet_row(
         shown: what was given.
         images: in [-1, 1].
     """
+    size = images.shape[-1]
+    if shown.shape[-1] != size:  # mappers of large generators read smaller drawings
+        shown = F.interpolate(shown[None].float(), (size, size), mode="nearest-exact")[0].to(torch.uint8)
     cells = torch.cat([shown[None], to_bytes(images)])
-    size = cells.shape[-1]
     if size > LARGEST:
         factor = -(-size // LARGEST)
         small = F.interpolate(cells.float(), scale_factor=1 / factor, mode="area").round()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -243,7 +244,7 @@ class Synthesizer:
         return style_samples(pipeline, rows, [caption_of(seed) for seed in chosen], record, fine=fine)
 
     def stream(
-        self, layouts: Sequence[Layout], styles: StyleSamples, batch_size: int = BATCH
+        self, layouts: Sequence[Layout], styles: StyleSamples, batch_size: int = BATCH, size: int | None = None
     ) -> Iterator[tuple[Layout, str, Float[Tensor, "3 height width"]]]:
         """Images one after the other, on the CPU, each with its layout and the caption of its style.
 
@@ -253,6 +254,7 @@ class Synthesizer:
             layouts: of ``layout`` or ``exemplar``.
             styles: of ``styles``.
             batch_size: images at a time, 1 or more.
+            size: height and width that larger images are made smaller to, pixels; None leaves them as they are.
 
         Raises:
             ConfigError: no images at a time.
@@ -261,7 +263,10 @@ class Synthesizer:
         pairs = [(layout, number) for layout in layouts for number in range(len(styles))]
         for start in range(0, len(pairs), batch_size):
             batch = pairs[start : start + batch_size]
-            for (layout, number), image in zip(batch, self._images(batch, styles), strict=True):
+            images = self._images(batch, styles)
+            if size is not None and size < images.shape[-1]:
+                images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            for (layout, number), image in zip(batch, images, strict=True):
                 yield layout, styles.captions[number], image
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sisug.common.seeding import fixed_latents, generator_for
-from sisug.errors import DataError, check_range
+from sisug.errors import ConfigError, DataError, check_range
 from sisug.generators import GeneratorBackbone
 from sisug.labels.label_sets import LabelSet
 from sisug.mapper.few_shot.network import last_of_each_size
@@ -152,12 +152,20 @@ class NeighborSegmenter:
     def _features(self, ws: Styles) -> list[Float[Tensor, "cell channel"]]:
         """Features of one sample at the compared resolutions, each brought to the grid."""
         rows = []
-        for layer in last_of_each_size(self.generator.layers(ws)):
-            if layer.shape[-1] not in self.resolutions:
-                continue
+        for layer in self._layers(ws):
             unit = F.normalize(F.instance_norm(layer.float()), dim=1)
             rows.append(resized(unit, self.grid)[0].flatten(1).t())
         return rows
+
+    def _layers(self, ws: Styles) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Features at the compared resolutions; finer ones, which take most of the time, are left out where that can
+        be.
+        """
+        try:
+            return [each.map for each in self.generator.features_at(ws, self.resolutions)]
+        except ConfigError:  # a generator of a foreign class: at its split only
+            layers = last_of_each_size(self.generator.layers(ws))
+            return [layer for layer in layers if layer.shape[-1] in self.resolutions]
 
     @torch.no_grad()
     def _principal(self, ws: Styles, rng: torch.Generator) -> list[Float[Tensor, "channel component"]]:
