@@ -102,6 +102,7 @@ TOOL_OPTIONS = [
     "annotate export ADDRESS out --labels avatars",
     "annotate export avatars out --labels ADDRESS",
     "data check ADDRESS",
+    "demo --generator ADDRESS",
     "data convert ADDRESS --to out",
     "data plot --data ADDRESS",
     "evaluate --protocol quality --settings.mapper ADDRESS",
@@ -120,6 +121,8 @@ TOOL_OPTIONS = [
     "mapper export ADDRESS x.safetensors",
     "rearranger export ADDRESS.ckpt x.safetensors",
     "judge export ADDRESS.ckpt x.safetensors",
+    "sweep ADDRESS",
+    "train-all --data ADDRESS",
 ]
 
 

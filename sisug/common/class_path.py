@@ -237,6 +237,9 @@ def join_class_options(arguments: Sequence[str]) -> list[str]:
             values = yaml.safe_load(parts.get("init_args", "{}"))
             values |= {name[10:]: yaml.safe_load(text) for name, text in parts.items() if name[:10] == "init_args."}
             joined = [f"--{option}", json.dumps({"class_path": parts["class_path"], "init_args": values})]
+        elif list(parts) == ["class_path"] and Path(parts["class_path"]).exists():
+            # As a quoted text: jsonargparse would take what is in the file for the value.
+            joined = [f"--{option}", json.dumps(parts["class_path"])]
         rest[position[option] : position[option]] = joined
     return rest
 

@@ -34,9 +34,6 @@ from sisug.segmentation.annotation.folder import read_annotations
 from sisug.training.ema import ExponentialMovingAverage
 from sisug.types import Images, Masks, Styles
 
-REFERENCES = 4000
-"""Labeled positions that name those of other samples: thousands of samples are named, so fewer than by default."""
-
 
 class PairMapperModule(StageTwoModule):
     """Trains the semantic mapper as the paper does: on pairs of a sample's condition and its proxy mask.
@@ -166,7 +163,6 @@ class PairMapperModule(StageTwoModule):
                 labeled.to(self.device),
                 masks.to(self.device),
                 self.labels,
-                references=REFERENCES,
                 seed=self.seed,
             )
         return self._segmenter.segment(ws)

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MASK_SIZE = 128
 """Height and width at which class masks are kept, at most, pixels; conditions are made from them at their own size."""
 
+BORDER = 2
+"""Cells at the border of a proxy mask whose clusters tell the border, not what is there."""
+
 TOGETHER = 4
 """Samples that are made together."""
 
@@ -134,7 +137,8 @@ def move_together(
 ) -> tuple[Int64[Tensor, "batch height width"], Int64[Tensor, "batch split split"]]:
     """Some pairs scaled, sheared and shifted, mask and proxy mask alike: layouts that the generator hardly makes.
 
-    Never mirrored: clusters tell left from right. What comes in at the border repeats the border.
+    Never mirrored: clusters tell left from right. What comes in at the border repeats what lies next to it. Clusters of
+    the border itself stay there and nowhere else: generators pad their features, and would draw a frame inside.
 
     Args:
         masks: class numbers.
@@ -149,7 +153,11 @@ def move_together(
 
     def moved(x: Tensor) -> Tensor:
         grid = F.affine_grid(change, [batch, 1, *x.shape[1:]], align_corners=False).to(x.device)
-        found = F.grid_sample(x[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+        inside = 1 - 2 * (BORDER + 0.5) / x.shape[2]
+        found = F.grid_sample(x[:, None].float(), grid.clamp(-inside, inside), mode="nearest", align_corners=False)
         return found[:, 0].round().long()
 
-    return moved(masks), moved(proxy_masks)
+    moved_proxies = proxy_masks.clone()
+    inner = slice(BORDER, proxy_masks.shape[1] - BORDER)
+    moved_proxies[:, inner, inner] = moved(proxy_masks)[:, inner, inner]
+    return moved(masks), moved_proxies

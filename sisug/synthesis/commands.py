@@ -106,7 +106,7 @@ def generate(
     write_stream(synthesizer.stream(layouts, styles, batch_size, size), layouts, styles.captions, out, SHEET)
     record = synthesizer.record(layouts, styles) | {
         "batch_size": batch_size,
-        "size": size,
+        **({"size": size} if size < synthesizer.generator.resolution else {}),
         "failed": [
             {"file": str(path), "state": error.state, "cause": error.cause, "remedy": error.remedy}
             for path, error in failed

@@ -102,8 +102,10 @@ def test_a_rearranger_of_another_generator_is_refused(
 def test_shipped_files_load_and_belong_together() -> None:
     from sisug.mapper.trained import SHIPPED, load_mapper
 
-    assert set(SHIPPED) == {"avatars-seg", "avatars-edges", "avatars-scribble", "avatars-sketch", "avatars-depth"}
-    for name, path in SHIPPED.items():
+    avatars = {"avatars-seg", "avatars-edges", "avatars-scribble", "avatars-sketch", "avatars-depth"}
+    assert set(SHIPPED) == avatars | {"faces-seg", "faces-edges"}
+    for name in avatars:
+        path = SHIPPED[name]
         trained = load_mapper(name)
         assert trained.condition.name == name.removeprefix("avatars-")
         assert trained.rearranger.generator.source == "avatars"

@@ -33,7 +33,7 @@ from sisug.labels.pictures import nearest, picture_of
 from sisug.synthesis.demo.models import Kept, Models, Reader, canvas_size
 from sisug.synthesis.demo.uploads import NAME, read_upload
 from sisug.synthesis.layouts import Layout
-from sisug.synthesis.options import BATCH, check_truncation
+from sisug.synthesis.options import BATCH, LARGEST, check_truncation
 from sisug.synthesis.output_folder import RECORD
 from sisug.synthesis.result import file_name, picture_of_image
 from sisug.synthesis.styles import WHITE, StyleSamples, style_samples, ws_of, ws_of_seed
@@ -324,6 +324,8 @@ class Studio:
         options |= {"truncation": wish.truncation}
         if wish.mix is not None:
             options["style_mix"] = wish.mix
+        if synthesizer.generator.resolution > LARGEST:  # the command writes smaller ones else
+            options["size"] = synthesizer.generator.resolution
         options |= {"batch_size": BATCH, "device": synthesizer.device.type, "out": "again"}
         name = file_name(layout.name, caption)
         record = synthesizer.record([layout], styles) | {"batch_size": BATCH, "failed": [], "files": [name]}

@@ -233,7 +233,7 @@ def test_what_is_no_judge(spec: Any, message: str) -> None:
 
 
 def test_files_that_are_no_judge(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"record none.json is not beside it"):
+    with pytest.raises(CheckpointError, match=r"there is no file"):
         open_judge(tmp_path / "none.safetensors")
     with pytest.raises(ConfigError, match=r"no folder with config.json"):
         open_judge(tmp_path)
