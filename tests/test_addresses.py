@@ -102,7 +102,7 @@ TOOL_OPTIONS = [
     "annotate export ADDRESS out --labels avatars",
     "annotate export avatars out --labels ADDRESS",
     "data check ADDRESS",
-    "demo --generator ADDRESS",
+    "demo --mapper [ADDRESS]",
     "data convert ADDRESS --to out",
     "data plot --data ADDRESS",
     "evaluate --protocol quality --settings.mapper ADDRESS",
@@ -122,12 +122,15 @@ TOOL_OPTIONS = [
     "rearranger export ADDRESS.ckpt x.safetensors",
     "judge export ADDRESS.ckpt x.safetensors",
     "sweep ADDRESS",
-    "train-all --data ADDRESS",
 ]
 
 
+NAMES_ONLY = {"train-all"}
+"""Take the name of a preset, and nothing that could be an address."""
+
+
 def test_every_tool_has_a_test_with_an_address() -> None:
-    assert {name for name in TOOLS if any(line.startswith(name) for line in TOOL_OPTIONS)} == set(TOOLS)
+    assert {name for name in TOOLS if any(line.startswith(name) for line in TOOL_OPTIONS)} == set(TOOLS) - NAMES_ONLY
 
 
 @pytest.mark.parametrize("line", TOOL_OPTIONS)

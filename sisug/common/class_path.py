@@ -237,11 +237,25 @@ def join_class_options(arguments: Sequence[str]) -> list[str]:
             values = yaml.safe_load(parts.get("init_args", "{}"))
             values |= {name[10:]: yaml.safe_load(text) for name, text in parts.items() if name[:10] == "init_args."}
             joined = [f"--{option}", json.dumps({"class_path": parts["class_path"], "init_args": values})]
-        elif list(parts) == ["class_path"] and Path(parts["class_path"]).exists():
-            # As a quoted text: jsonargparse would take what is in the file for the value.
-            joined = [f"--{option}", json.dumps(parts["class_path"])]
         rest[position[option] : position[option]] = joined
     return rest
+
+
+def named_files(arguments: Sequence[str]) -> dict[str, str]:
+    """Options that name a generator's or a condition's file, with the name.
+
+    jsonargparse takes what a file of text holds for the value: a file must never name a class.
+
+    Args:
+        arguments: of a command line.
+    """
+    files: dict[str, str] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        match = NAMING_OPTION.fullmatch(argument)
+        value = following if match is None or match["value"] is None else match["value"]
+        if match and match["part"] in (None, "class_path") and Path(value).is_file():
+            files[match["option"]] = value
+    return files
 
 
 def _plain(value: Any, where: str) -> Any:

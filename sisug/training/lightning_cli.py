@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sisug import __version__
-from sisug.common.class_path import foreign_classes, join_class_options
+from sisug.common.class_path import foreign_classes, join_class_options, named_files
 from sisug.common.memory import keep_freed_memory
 from sisug.common.torch_files.data import load_run
 from sisug.errors import CheckpointError, ConfigError, SisugError, check_local
@@ -112,7 +112,14 @@ class SisugCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, on which a class's arguments may stand as options of their own."""
         if args is None or isinstance(args, list):
-            self.config = parser.parse_args(join_class_options(sys.argv[1:] if args is None else args))
+            given = sys.argv[1:] if args is None else args
+            self.config = parser.parse_args(join_class_options(given))
+            section = self.config[self.config["subcommand"]]
+            for option, file in named_files(given).items():
+                room, _, name = option.partition(".")
+                for key in (option, f"{room}.init_args.{name}"):
+                    if key in section and section[key] != file:
+                        section[key] = file
         else:
             super().parse_arguments(parser, args)
 
