@@ -137,8 +137,13 @@ train-judge: experiments/judge/$(DATA).yaml $(STAMP)  ## Train the segmenter tha
 config: $(GENERATOR) $(STAMP)  ## Print the settings that train-rearranger would use, layers merged
 	@$(BIN)/sisug fit $(LAYERS) $(ARGS) --print_config
 
+# Generators in processes of their own: after all the other folders, the training in test_commands.py ends its worker
+# without a word, for a reason that is not found yet.
+PYTEST = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: lint  ## Lint, types and the fast tests, on all cores
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	$(PYTEST) $(if $(ARGS),$(ARGS),--ignore=tests/generators)
+	$(if $(ARGS),,$(PYTEST) tests/generators)
 
 test-slow: $(STAMP)  ## The slow tests: training to a result, several processes
 	$(BIN)/pytest -m slow $(ARGS)
